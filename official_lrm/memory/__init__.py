@@ -1,0 +1,25 @@
+"""Memory spans and the state that they imply."""
+
+from official_lrm.memory.spans import MemorySpans
+from official_lrm.memory.state import (
+    MemorySpec,
+    initial_memories,
+    memory_name,
+    memory_specs,
+    narrow_memories,
+    reset_lanes,
+    update_memory,
+    valid_slots,
+)
+
+__all__ = [
+    "MemorySpans",
+    "MemorySpec",
+    "initial_memories",
+    "memory_name",
+    "memory_specs",
+    "narrow_memories",
+    "reset_lanes",
+    "update_memory",
+    "valid_slots",
+]

@@ -1,0 +1,239 @@
+"""The state that memory spans imply: names, specs, validity and update.
+
+Memories are a flat dict: `"memory_00"`, `"memory_01"`, … [B, M_l, D] in the
+compute dtype, only for layers whose span is not 0, and `"position"` [B] int32,
+the number of tokens that each lane has seen since it was reset. Slots are
+stored oldest position first. Position 0 is all that it takes to reset a lane:
+slots that the position says were never written are never read.
+"""
+
+import collections
+
+import keras
+from keras import ops
+
+from official_lrm.memory.spans import MemorySpans
+
+POSITION = "position"
+
+_INT32_MAX = 2**31 - 1
+
+MemorySpec = collections.namedtuple("MemorySpec", ["shape", "dtype"])
+
+
+def memory_name(layer: int) -> str:
+    """Name of a layer's memory: `memory_name(3) == "memory_03"`."""
+    return f"memory_{layer:02d}"
+
+
+def memory_specs(
+    spans: MemorySpans,
+    hidden_size: int,
+    batch_size: int | None = None,
+    dtype: str = "float32",
+) -> dict[str, MemorySpec]:
+    """Shapes and dtypes of the memories of `spans`, by name.
+
+    Args:
+        spans: memory length of each layer.
+        hidden_size: D.
+        batch_size: B, or None where it is not known.
+        dtype: the compute dtype of the model.
+
+    Returns:
+        `{"memory_00": ((B, M_0, D), dtype), ..., "position": ((B,), "int32")}`
+        without the layers whose span is 0.
+    """
+    specs = {
+        memory_name(layer): MemorySpec((batch_size, span, hidden_size), dtype)
+        for layer, span in enumerate(spans)
+        if span
+    }
+    specs[POSITION] = MemorySpec((batch_size,), "int32")
+    return specs
+
+
+def initial_memories(
+    spans: MemorySpans,
+    hidden_size: int,
+    batch_size: int,
+    dtype: str = "float32",
+) -> dict:
+    """Memories of lanes that have seen nothing: zeros, position 0.
+
+    Args:
+        spans: memory length of each layer.
+        hidden_size: D.
+        batch_size: B, an integer or a scalar integer tensor.
+        dtype: the compute dtype of the model.
+
+    Returns:
+        A dict of tensors with the names, shapes and dtypes of `memory_specs`.
+    """
+    specs = memory_specs(spans, hidden_size, batch_size, dtype)
+    return {
+        name: ops.zeros(spec.shape, dtype=spec.dtype)
+        for name, spec in specs.items()
+    }
+
+
+def check_memories(
+    memories: dict,
+    spans: MemorySpans,
+    hidden_size: int,
+    batch_size: int | None = None,
+):
+    """Refuses memories that do not belong to `spans`.
+
+    Args:
+        memories: a dict of tensors.
+        spans: the spans that they should have.
+        hidden_size: D.
+        batch_size: B, or None where it is not known.
+
+    Raises:
+        ValueError: naming the missing, extra or misshapen memory.
+    """
+    specs = memory_specs(spans, hidden_size, batch_size)
+    if not isinstance(memories, dict):
+        raise ValueError(
+            f"memories must be a dict of tensors with the names "
+            f"{', '.join(specs)}; got {type(memories).__name__}."
+        )
+    if missing := [name for name in specs if name not in memories]:
+        raise ValueError(
+            f"memories lack {', '.join(missing)}; {spans!r} needs "
+            f"{', '.join(specs)}."
+        )
+    if extra := [name for name in memories if name not in specs]:
+        raise ValueError(
+            f"memories hold {', '.join(map(str, extra))}, but {spans!r} takes "
+            f"only {', '.join(specs)}."
+        )
+    for name, spec in specs.items():
+        shape = tuple(memories[name].shape)
+        if len(shape) != len(spec.shape) or any(
+            None not in (got, wanted) and got != wanted
+            for got, wanted in zip(shape, spec.shape, strict=True)
+        ):
+            raise ValueError(
+                f"{name} must have the shape {spec.shape} (None = any); got "
+                f"{shape}."
+            )
+    dtype = keras.backend.standardize_dtype(memories[POSITION].dtype)
+    if dtype != "int32":
+        raise ValueError(f"{POSITION} must be of dtype int32; got {dtype}.")
+
+
+def valid_slots(position, span: int):
+    """Which memory slots hold something, `j >= M - min(position, M)`.
+
+    With span 3 and position 2, slot 0 was never written:
+    `valid_slots([2], 3) == [[False, True, True]]`.
+
+    Args:
+        position: [B] int32, tokens seen since the lane was reset.
+        span: M, the memory length.
+
+    Returns:
+        [B, M] bool.
+    """
+    written = ops.minimum(position, span)[:, None]
+    return ops.arange(span, dtype="int32")[None, :] >= span - written
+
+
+def update_memory(memory, layer_input, span: int):
+    """Appends a segment to a memory and drops what is too old.
+
+    `concat(memory, layer_input)[:, -M:]`, with the gradient stopped.
+
+    Args:
+        memory: [B, M, D], or None where span is 0.
+        layer_input: [B, T, D], what the layer read in this segment.
+        span: M.
+
+    Returns:
+        [B, M, D], or None where span is 0 (`x[-0:]` would be all of x).
+    """
+    if span == 0:
+        return None
+    length, hidden_size = layer_input.shape[1:]
+    if length is None:  # T is known at run time only (serving).
+        context = ops.concatenate([memory, layer_input], axis=1)
+        memory = ops.reshape(context[:, -span:], (-1, span, hidden_size))
+    elif length >= span:
+        memory = layer_input[:, length - span :]
+    else:
+        memory = ops.concatenate([memory[:, length:], layer_input], axis=1)
+    return ops.stop_gradient(memory)
+
+
+def advance_position(position, length):
+    """Adds the tokens of a segment to the lanes' positions.
+
+    Stops short of int32's end instead of wrapping around: a negative position
+    would silently empty every memory.
+
+    Args:
+        position: [B] int32.
+        length: T, an integer or an int32 tensor that broadcasts to [B].
+
+    Returns:
+        [B] int32.
+    """
+    length = ops.cast(length, "int32")
+    return ops.minimum(position, _INT32_MAX - length) + length
+
+
+def reset_lanes(memories: dict, reset) -> dict:
+    """Starts some lanes afresh and leaves the others bit for bit as they are.
+
+    Args:
+        memories: a dict as `initial_memories` makes it.
+        reset: [B] bool, the lanes to reset.
+
+    Returns:
+        The memories with position 0 in these lanes.
+    """
+    position = memories[POSITION]
+    return {
+        **memories,
+        POSITION: ops.where(reset, ops.zeros_like(position), position),
+    }
+
+
+def narrow_memories(memories: dict, spans: MemorySpans) -> dict:
+    """Memories of shorter spans: the newest positions of each layer.
+
+    Args:
+        memories: a dict as the model returns it.
+        spans: the spans to narrow to, none longer than the memory held.
+
+    Returns:
+        A dict with the names and shapes of `spans`.
+
+    Raises:
+        ValueError: if a span is longer than the memory, whose older positions
+            are gone, or if there are memories of more layers than spans.
+    """
+    layers = {memory_name(layer) for layer in range(len(spans))}
+    if beyond := sorted(set(memories) - layers - {POSITION}):
+        raise ValueError(
+            f"memories hold {', '.join(beyond)}, beyond the {len(spans)} "
+            f"layers of {spans!r}."
+        )
+    narrowed = {POSITION: memories[POSITION]}
+    for layer, span in enumerate(spans):
+        name = memory_name(layer)
+        held = memories[name].shape[1] if name in memories else 0
+        if span > held:
+            raise ValueError(
+                f"cannot widen {name} from {held} to {span} positions: the "
+                f"older ones are gone. Spans of layer {layer} may be from 0 "
+                f"to {held}."
+            )
+        if span:
+            narrowed[name] = keras.ops.convert_to_tensor(memories[name])[
+                :, held - span :
+            ]
+    return narrowed

@@ -1,0 +1,443 @@
+"""A Transformer-XL language model with memory spans per layer."""
+
+import numbers
+import operator
+
+import keras
+from keras import ops
+
+from official_lrm.layers.token_embedding import TokenSoftmax
+from official_lrm.memory.spans import MemorySpans
+from official_lrm.memory.state import (
+    check_memories,
+    initial_memories,
+    memory_specs,
+)
+from official_lrm.models.transformer_xl import TransformerXL
+
+# Of the adaptive softmax, whose place is kept in the constructor.
+_ADAPTIVE_DEFAULTS = {
+    "cutoffs": (),
+    "div_value": 1,
+    "embedding_size": None,
+    "tie_embeddings": True,
+    "share_projections": True,
+}
+
+
+@keras.saving.register_keras_serializable("official_lrm")
+class TransformerXLLanguageModel(keras.Model):
+    """A Transformer-XL language model whose layers remember different lengths.
+
+    ```python
+    spans = MemorySpans.arrange(num_layers=4, num_long=1, long=96, short=8)
+    model = TransformerXLLanguageModel(
+        vocab_size=256, spans=spans, hidden_size=32, num_heads=2,
+        head_size=16, inner_size=64,
+    )
+    memories = model.initial_memories(batch_size=2)
+    logits, memories = model(tokens, memories)  # Segment after segment.
+    ```
+
+    The parameters never depend on `spans`, `clamp_length`, `same_length` or
+    `attend_to_empty`: any checkpoint runs under any of them (`with_spans`).
+
+    Source: Rae & Razavi (2020); the model: Dai et al. (2019).
+
+    Args:
+        vocab_size: V.
+        spans: MemorySpans, or a tuple of one length per layer; its length is
+            the number of layers L.
+        hidden_size: D, even.
+        num_heads: N.
+        head_size: H.
+        inner_size: F.
+        dropout: rate from 0 to 1 everywhere but on attention probabilities.
+        attention_dropout: rate on attention probabilities.
+        untie_biases: whether each layer has its own pair of attention biases.
+        clamp_length: distances beyond it count as it; None = no clamp.
+        same_length: whether each query sees exactly M_l keys once memory is
+            full, so that results do not depend on how a text is cut.
+        cutoffs: reserved for the adaptive softmax; only `()`.
+        div_value: reserved; only 1.
+        embedding_size: reserved; only None (= D).
+        tie_embeddings: reserved; only True.
+        share_projections: reserved; only True.
+        layer_norm_epsilon: added to the variance in layer norms.
+        attend_to_empty: whether memory slots that were never written are seen
+            as zero vectors (the TensorFlow reference and Hugging Face do so)
+            or masked.
+        initializer_stddev: of all kernels, normal.
+
+    Raises:
+        ValueError: naming the argument, its value and what is allowed.
+    """
+
+    def __init__(
+        self,
+        vocab_size,
+        spans,
+        hidden_size,
+        num_heads,
+        head_size,
+        inner_size,
+        dropout=0.0,
+        attention_dropout=0.0,
+        untie_biases=False,
+        clamp_length=None,
+        same_length=False,
+        cutoffs=(),
+        div_value=1,
+        embedding_size=None,
+        tie_embeddings=True,
+        share_projections=True,
+        layer_norm_epsilon=1e-5,
+        attend_to_empty=False,
+        initializer_stddev=0.02,
+        _shared_layers=None,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        sizes = {
+            "vocab_size": vocab_size,
+            "hidden_size": hidden_size,
+            "num_heads": num_heads,
+            "head_size": head_size,
+            "inner_size": inner_size,
+        }
+        sizes = {name: _size(name, size) for name, size in sizes.items()}
+        if sizes["hidden_size"] % 2:
+            raise ValueError(
+                "hidden_size must be even (half sines, half cosines); got "
+                f"{hidden_size}."
+            )
+        if clamp_length is not None:
+            clamp_length = _size("clamp_length", clamp_length, " or None")
+        _check_adaptive(
+            cutoffs=(
+                tuple(cutoffs) if hasattr(cutoffs, "__iter__") else cutoffs
+            ),
+            div_value=div_value,
+            embedding_size=(
+                None if embedding_size == hidden_size else embedding_size
+            ),
+            tie_embeddings=tie_embeddings,
+            share_projections=share_projections,
+        )
+
+        # === Config ===
+        self.spans = MemorySpans(spans)
+        self.clamp_length = clamp_length
+        self.same_length = bool(same_length)
+        self.attend_to_empty = bool(attend_to_empty)
+        self._weights_config = {
+            **sizes,
+            "dropout": _rate("dropout", dropout),
+            "attention_dropout": _rate("attention_dropout", attention_dropout),
+            "untie_biases": bool(untie_biases),
+            "layer_norm_epsilon": _positive(
+                "layer_norm_epsilon", layer_norm_epsilon
+            ),
+            "initializer_stddev": _positive(
+                "initializer_stddev", initializer_stddev
+            ),
+        }
+
+        # === Layers ===
+        if _shared_layers is None:
+            self.backbone = TransformerXL(
+                num_layers=len(self.spans),
+                **self._weights_config,
+                dtype=self.dtype_policy,
+                name="transformer_xl",
+            )
+            self.softmax = TokenSoftmax(
+                vocab_size,
+                dtype=_statistics_dtype(self.compute_dtype),
+                name="softmax",
+            )
+            # Here, not in `build`: the paths of the variables, which
+            # checkpoints are keyed by, then do not hold this model's name.
+            self.softmax.build()
+            # For calls with training=True and no seed of the caller's.
+            self.seed_generator = keras.random.SeedGenerator(
+                name="dropout_seed"
+            )
+        else:
+            self.backbone, self.softmax, self.seed_generator = _shared_layers
+        self.build()
+
+    def build(self, tokens_shape=None):
+        """Nothing is left to create: layers are built with the model."""
+        del tokens_shape
+        self.built = True
+
+    @property
+    def vocab_size(self):
+        """V."""
+        return self._weights_config["vocab_size"]
+
+    @property
+    def hidden_size(self):
+        """D."""
+        return self._weights_config["hidden_size"]
+
+    def call(self, tokens, memories=None, training=False, seed=None):
+        """Runs a segment.
+
+        Args:
+            tokens: [B, T] integers in [0, V).
+            memories: dict as `initial_memories` makes it; None = fresh ones.
+            training: whether to apply dropout.
+            seed: [2] integer tensor that dropout masks are drawn from, another
+                one for each step and replica; by default the model's own
+                generator counts up.
+
+        Returns:
+            logits: [B, T, V] float32, unnormalised.
+            memories: the dict after the segment, same names, shapes and
+                dtypes.
+
+        Raises:
+            ValueError: if the memories are not those of `spans`.
+        """
+        hidden, memories = self._hidden(tokens, memories, training, seed)
+        return self.softmax(hidden, embedding=self.backbone.embedding), memories
+
+    def score(self, tokens, targets, memories=None, training=False, seed=None):
+        """Log-probabilities of given next tokens.
+
+        Args:
+            tokens: [B, T] integers in [0, V).
+            targets: [B, T] integers in [0, V), the caller's next tokens.
+            memories: as for `call`.
+            training: as for `call`.
+            seed: as for `call`.
+
+        Returns:
+            log_probs: [B, T] float32, log p(targets[b, t] | tokens[b, :t + 1],
+                memory), natural logarithm.
+            memories: the dict after the segment.
+
+        Raises:
+            ValueError: if the memories are not those of `spans`.
+        """
+        hidden, memories = self._hidden(tokens, memories, training, seed)
+        log_probs = self.softmax.log_probabilities(
+            hidden, targets, self.backbone.embedding
+        )
+        return log_probs, memories
+
+    def next_logits(self, tokens, memories=None):
+        """Logits of the token after the segment only.
+
+        Args:
+            tokens: [B, T] integers in [0, V), T >= 1.
+            memories: as for `call`.
+
+        Returns:
+            logits: [B, V] float32, unnormalised.
+            memories: the dict after the segment.
+        """
+        hidden, memories = self._hidden(tokens, memories, False, None)
+        logits = self.softmax(hidden[:, -1:], embedding=self.backbone.embedding)
+        return logits[:, 0], memories
+
+    def _hidden(self, tokens, memories, training, seed):
+        tokens = ops.convert_to_tensor(tokens)
+        dtype = keras.backend.standardize_dtype(tokens.dtype)
+        if "int" not in dtype or len(tokens.shape) != 2:
+            raise ValueError(
+                "tokens must be integers of shape [B, T]; got "
+                f"{dtype} of shape {tuple(tokens.shape)}."
+            )
+        tokens = ops.cast(tokens, "int32")
+        if memories is None:
+            memories = self.initial_memories(ops.shape(tokens)[0])
+        check_memories(memories, self.spans, self.hidden_size, tokens.shape[0])
+        if training and seed is None and self._drops:
+            seed = self.seed_generator.next()
+        return self.backbone(
+            tokens,
+            memories,
+            clamp_length=self.clamp_length,
+            same_length=self.same_length,
+            attend_to_empty=self.attend_to_empty,
+            training=training,
+            seed=seed,
+        )
+
+    @property
+    def _drops(self):
+        config = self._weights_config
+        return bool(config["dropout"] or config["attention_dropout"])
+
+    def initial_memories(self, batch_size):
+        """Memories of lanes that have seen nothing.
+
+        Args:
+            batch_size: B, an integer or a scalar integer tensor.
+
+        Returns:
+            A dict: `memory_00` … [B, M_l, D] in the compute dtype for the
+            layers whose span is not 0, and `position` [B] int32; all zero.
+        """
+        return initial_memories(
+            self.spans, self.hidden_size, batch_size, self.compute_dtype
+        )
+
+    def memory_specs(self, batch_size=None):
+        """Shapes and dtypes of the memories, by name.
+
+        Args:
+            batch_size: B, or None where it is not known.
+
+        Returns:
+            A dict of (shape, dtype) pairs.
+        """
+        return memory_specs(
+            self.spans, self.hidden_size, batch_size, self.compute_dtype
+        )
+
+    def with_spans(self, spans, **overrides):
+        """A model of other memory spans that shares this model's weights.
+
+        ```python
+        wide = model.with_spans(model.spans.with_long(6000))
+        ```
+
+        Args:
+            spans: MemorySpans or a tuple of one length per layer.
+            **overrides: of `clamp_length`, `same_length` and
+                `attend_to_empty`, which weights do not depend on either.
+
+        Returns:
+            A TransformerXLLanguageModel.
+
+        Raises:
+            ValueError: if `spans` is not of this model's number of layers.
+            TypeError: for an override of anything else.
+        """
+        spans = MemorySpans(spans)
+        if len(spans) != len(self.spans):
+            raise ValueError(
+                f"spans must name {len(self.spans)} layers, as the model has; "
+                f"got {len(spans)}: {list(spans)}."
+            )
+        geometry = self._geometry()
+        if unknown := set(overrides) - set(geometry):
+            raise TypeError(
+                f"with_spans takes {', '.join(geometry)}; got "
+                f"{', '.join(sorted(unknown))}."
+            )
+        return type(self)(
+            spans=spans,
+            **self._weights_config,
+            **{**geometry, **overrides},
+            name=self.name,
+            dtype=self.dtype_policy,
+            _shared_layers=(self.backbone, self.softmax, self.seed_generator),
+        )
+
+    def save_to_preset(self, path, tokenizer=None):
+        """Writes the model as a folder of readable files.
+
+        Args:
+            path: the folder; made if missing.
+            tokenizer: saved beside the weights, or None.
+        """
+        from official_lrm.models import presets
+
+        presets.save_preset(self, path, tokenizer)
+
+    @classmethod
+    def from_preset(cls, path, spans=None, dtype=None):
+        """Loads a model that `save_to_preset` wrote.
+
+        Args:
+            path: the folder.
+            spans: other memory spans than the preset's, for as many layers.
+            dtype: a Keras dtype policy or its name; None = the global one.
+
+        Returns:
+            A TransformerXLLanguageModel.
+
+        Raises:
+            FileNotFoundError: if the folder holds no preset.
+            ValueError: naming what in the preset cannot be read.
+        """
+        from official_lrm.models import presets
+
+        return presets.load_preset(path, spans=spans, dtype=dtype)
+
+    def _geometry(self):
+        return {
+            "clamp_length": self.clamp_length,
+            "same_length": self.same_length,
+            "attend_to_empty": self.attend_to_empty,
+        }
+
+    def get_config(self):
+        """Returns the constructor's arguments, JSON-serializable."""
+        return {
+            "name": self.name,
+            "dtype": keras.saving.serialize_keras_object(self.dtype_policy),
+            "spans": self.spans.get_config(),
+            **self._weights_config,
+            **self._geometry(),
+        }
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        """Inverse of `get_config`."""
+        del custom_objects
+        config = dict(config)
+        if isinstance(config["spans"], dict):
+            config["spans"] = MemorySpans.from_config(config["spans"])
+        if isinstance(config.get("dtype"), dict):
+            config["dtype"] = keras.saving.deserialize_keras_object(
+                config["dtype"]
+            )
+        return cls(**config)
+
+
+def _statistics_dtype(compute_dtype):
+    return "float64" if compute_dtype == "float64" else "float32"
+
+
+def _size(name, value, otherwise=""):
+    # operator.index takes the integers of NumPy too; bool is one to Python.
+    try:
+        size = 0 if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        size = 0
+    if size < 1:
+        raise ValueError(
+            f"{name} must be a positive integer{otherwise}; got {value!r}."
+        )
+    return size
+
+
+def _rate(name, value):
+    if not _is_number(value) or not 0 <= value < 1:
+        raise ValueError(f"{name} must be from 0 to below 1; got {value!r}.")
+    return float(value)
+
+
+def _positive(name, value):
+    if not _is_number(value) or not 0 < value < float("inf"):
+        raise ValueError(f"{name} must be a positive number; got {value!r}.")
+    return float(value)
+
+
+def _is_number(value):
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
+
+
+def _check_adaptive(**arguments):
+    for name, value in arguments.items():
+        if value != _ADAPTIVE_DEFAULTS[name]:
+            raise ValueError(
+                f"{name} must be {_ADAPTIVE_DEFAULTS[name]!r}: this version "
+                f"has one softmax over the whole vocabulary; got {value!r}."
+            )
