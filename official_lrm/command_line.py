@@ -1,0 +1,83 @@
+"""What the command-line tools share: errors as one line, lists in flags."""
+
+import os
+import sys
+
+from absl import app, logging
+
+# Mistakes of the caller: wrong values, unknown names, missing files.
+_USER_ERRORS = (ValueError, LookupError, OSError)
+
+
+def run(main):
+    """Runs a tool's `main()`; a user's mistake ends in one line and status 1.
+
+    Libraries' messages show from warnings on; `--verbosity=0` shows all of
+    them, `--verbosity=1` the traceback of an error as well.
+
+    Args:
+        main: function without arguments.
+    """
+    sys.exit(app.run(lambda argv: _guarded(main, argv)))
+
+
+def _guarded(main, argv):
+    if flags.FLAGS["verbosity"].using_default_value:
+        logging.set_verbosity(logging.WARNING)
+    try:
+        if len(argv) > 1:
+            raise ValueError(
+                f"takes flags only (--name=value); got {' '.join(argv[1:])}"
+            )
+        main()
+    except KeyboardInterrupt:
+        _report("interrupted")
+        return 130
+    except BrokenPipeError:  # `… | head` has read what it wanted.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        if not isinstance(error, _user_errors()):
+            raise
+        logging.debug("traceback", exc_info=True)
+        _report(f"error: {one_line(error)}")
+        return 1
+    return 0
+
+
+def one_line(error) -> str:
+    """The message of an exception on one line."""
+    text = getattr(error, "message", None)
+    if text is None and isinstance(error, KeyError) and error.args:
+        text = str(error.args[0])  # str() of a KeyError is its repr.
+    return " ".join((text or str(error) or type(error).__name__).split())
+
+
+def parse_integers(name, text) -> list[int]:
+    """Reads a flag like "128,0,2304".
+
+    Args:
+        name: of the flag, for the error.
+        text: integers separated by commas.
+
+    Raises:
+        ValueError: naming the flag and what it got.
+    """
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise ValueError(
+            f"--{name} must be integers separated by commas; got {text!r}"
+        ) from None
+
+
+def _user_errors():
+    tensorflow = sys.modules.get("tensorflow")
+    if tensorflow is None:
+        return _USER_ERRORS
+    return (*_USER_ERRORS, tensorflow.errors.OpError)
+
+
+def _report(text):
+    program = os.path.basename(sys.argv[0])
+    print(f"{program}: {text}", file=sys.stderr)

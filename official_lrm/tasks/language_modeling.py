@@ -1,0 +1,218 @@
+"""The Model Garden task of language modelling with memory."""
+
+import tensorflow as tf
+from official.core import base_task, task_factory
+
+from official_lrm.configs.language_modeling import LanguageModelingConfig
+from official_lrm.configs.settings import model_arguments
+from official_lrm.data import (
+    ByteTokenizer,
+    EvaluationLanes,
+    TrainingLanes,
+    load_corpus,
+)
+from official_lrm.memory.state import reset_lanes
+from official_lrm.models import TransformerXLLanguageModel
+from official_lrm.models.presets import load_preset_weights
+from official_lrm.tasks.optimizer import SummedGradientAdam, WarmupCosine
+
+
+@task_factory.register_task_cls(LanguageModelingConfig)
+class LanguageModelingTask(base_task.Task):
+    """Predicts each next token of a corpus from all tokens before it.
+
+    A step's inputs carry what the step depends on, so that it is a function:
+    `tokens`, `targets` [B, T] int32, `reset` [B] bool, `memories` (the dict
+    that the model takes) and, in training, `seed` [2] int32. The logs hold the
+    memories after the step.
+    """
+
+    def __init__(self, params, logging_dir=None, name=None):
+        super().__init__(params, logging_dir=logging_dir, name=name)
+        self._corpus = None
+        self._lanes = {}
+
+    @property
+    def corpus(self):
+        """The text, loaded when first asked for."""
+        if self._corpus is None:
+            config = self.task_config.corpus
+            self._corpus = load_corpus(config.name, config.input_path or None)
+        return self._corpus
+
+    @property
+    def tokenizer(self):
+        """What turns the text into ids."""
+        return ByteTokenizer(self.task_config.model.vocab_size)
+
+    def training_lanes(self) -> TrainingLanes:
+        """The lanes of `task.train_data`."""
+        return self._cut(TrainingLanes, self.task_config.train_data)
+
+    def evaluation_lanes(self) -> EvaluationLanes:
+        """The lanes of `task.validation_data`."""
+        return self._cut(EvaluationLanes, self.task_config.validation_data)
+
+    def _cut(self, lanes_class, config):
+        if lanes_class not in self._lanes:
+            tokens = self.tokenizer.encode(self.corpus.split(config.split))
+            self._lanes[lanes_class] = lanes_class(
+                tokens,
+                num_lanes=config.global_batch_size,
+                segment_length=config.segment_length,
+            )
+        return self._lanes[lanes_class]
+
+    def build_model(self):
+        """Builds the model in Keras's global dtype policy."""
+        return TransformerXLLanguageModel(
+            **model_arguments(self.task_config.model)
+        )
+
+    @classmethod
+    def create_optimizer(cls, optimizer_config, runtime_config=None):
+        """Builds a Keras 3 Adam.
+
+        Args:
+            optimizer_config: OptimizerSettings.
+            runtime_config: not used.
+
+        Returns:
+            An optimizer whose gradients are to be summed over replicas before
+            they reach it.
+        """
+        del runtime_config
+        settings = optimizer_config
+        return SummedGradientAdam(
+            WarmupCosine(
+                learning_rate=settings.learning_rate,
+                warmup_steps=settings.warmup_steps,
+                warmup_learning_rate=settings.warmup_learning_rate,
+                decay_steps=settings.decay_steps,
+                offset=settings.offset,
+                alpha=settings.alpha,
+            ),
+            beta_1=settings.beta_1,
+            beta_2=settings.beta_2,
+            epsilon=settings.epsilon,
+            name="adam",
+        )
+
+    def initialize(self, model):
+        """Loads the weights of `task.init_checkpoint`, a preset, if any."""
+        if self.task_config.init_checkpoint:
+            load_preset_weights(model, self.task_config.init_checkpoint)
+
+    def build_inputs(self, params, input_context=None, start_step=0):
+        """The lanes of this host from a given step on.
+
+        Args:
+            params: `task.train_data` or `task.validation_data`.
+            input_context: tf.distribute.InputContext, or None for one host
+                with one replica.
+            start_step: the first step of training to read.
+
+        Returns:
+            A dataset with one element a step for each replica of this host.
+
+        Raises:
+            ValueError: if the lanes cannot be dealt to the replicas evenly.
+        """
+        num_hosts, host, num_replicas = 1, 0, 1
+        if input_context is not None:
+            num_hosts = input_context.num_input_pipelines
+            host = input_context.input_pipeline_id
+            num_replicas = input_context.num_replicas_in_sync // num_hosts
+        training = params is self.task_config.train_data
+        lanes = self.training_lanes() if training else self.evaluation_lanes()
+        if lanes.num_lanes % (num_hosts * num_replicas):
+            raise ValueError(
+                f"global_batch_size must be a multiple of the "
+                f"{num_hosts * num_replicas} replicas; got {lanes.num_lanes}."
+            )
+        per_host = lanes.num_lanes // num_hosts
+        arguments = {"start_step": start_step} if training else {}
+        return lanes.dataset(
+            first_lane=host * per_host,
+            num_lanes=per_host,
+            num_replicas=num_replicas,
+            **arguments,
+        )
+
+    def build_metrics(self, training=True):
+        """None: figures are summed in the step functions themselves."""
+        del training
+        return []
+
+    def train_step(self, inputs, model, optimizer, metrics=None, clip=None):
+        """One step on one replica.
+
+        The gradient is summed over the replicas first, then clipped by its
+        global norm, then applied.
+
+        Args:
+            inputs: see the class.
+            model: a TransformerXLLanguageModel.
+            optimizer: as `create_optimizer` makes it.
+            metrics: not used.
+            clip: bound on the global norm, or None.
+
+        Returns:
+            A dict: `loss`, this replica's share of the mean loss in nats;
+            `gradient_norm` before clipping; `memories`.
+        """
+        del metrics
+        context = tf.distribute.get_replica_context()
+        memories = reset_lanes(inputs["memories"], inputs["reset"])
+        with tf.GradientTape() as tape:
+            log_probs, memories = model.score(
+                inputs["tokens"],
+                inputs["targets"],
+                memories,
+                training=True,
+                seed=inputs["seed"],
+            )
+            loss = -tf.reduce_mean(log_probs) / context.num_replicas_in_sync
+        variables = model.trainable_variables
+        gradients = tape.gradient(loss, [v.value for v in variables])
+        gradients = [tf.convert_to_tensor(g) for g in gradients]
+        gradients = context.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
+        norm = tf.linalg.global_norm(gradients)
+        if clip is not None:
+            gradients, _ = tf.clip_by_global_norm(
+                gradients, clip, use_norm=norm
+            )
+        optimizer.apply(gradients, variables)
+        return {
+            self.loss: loss,
+            "gradient_norm": norm,
+            "memories": memories,
+        }
+
+    def validation_step(self, inputs, model, metrics=None):
+        """Scores one segment on one replica; see `score_segment`."""
+        del metrics
+        return score_segment(inputs, model)
+
+
+def score_segment(inputs, model):
+    """Sums the log-probabilities of a segment's targets.
+
+    Args:
+        inputs: dict of `tokens`, `targets` [B, T] int32, `weights` [B, T]
+            float32 0 or 1, and `memories`.
+        model: a TransformerXLLanguageModel.
+
+    Returns:
+        A dict: `nats`, the negative sum in float64; `tokens`, the sum of the
+        weights in float64; `memories`.
+    """
+    log_probs, memories = model.score(
+        inputs["tokens"], inputs["targets"], inputs["memories"]
+    )
+    weights = tf.cast(inputs["weights"], tf.float64)
+    return {
+        "nats": -tf.reduce_sum(tf.cast(log_probs, tf.float64) * weights),
+        "tokens": tf.reduce_sum(weights),
+        "memories": memories,
+    }

@@ -1,0 +1,192 @@
+"""The table that tools/evaluate.py prints."""
+
+import dataclasses
+import json
+import sys
+
+from official_lrm.configs.settings import resolve
+from official_lrm.data import ByteTokenizer, EvaluationLanes, load_corpus
+from official_lrm.memory.spans import MemorySpans
+from official_lrm.training.evaluation import Evaluator
+from official_lrm.training.loading import (
+    is_preset,
+    load_model,
+    read_tokenizer,
+)
+from official_lrm.training.params import read_params
+from official_lrm.training.progress import ProgressLine
+
+_DEFAULT_SEGMENT_LENGTH = 128
+
+
+def report(
+    path,
+    corpus=None,
+    input_path=None,
+    split="validation",
+    segment_length=None,
+    lanes=1,
+    max_tokens=None,
+    spans=None,
+    arrangement=None,
+    long_memory=None,
+    overrides=None,
+    decode_tokens=0,
+    output=None,
+):
+    """Evaluates a model under one or more spans and prints a table.
+
+    Args:
+        path: a model_dir or a preset.
+        corpus: name of the corpus; None = the model_dir's.
+        input_path: its files; None = the model_dir's.
+        split: which part of it.
+        segment_length: T; None = the training T.
+        lanes: lanes that the text is cut into.
+        max_tokens: targets to score at most; None = all.
+        spans: other memory lengths, one per layer, or None.
+        arrangement: keyword arguments of MemorySpans.arrange beside
+            num_layers, or None; not with `spans`.
+        long_memory: lengths to sweep the long layers over, or None.
+        overrides: of the model's `same_length` and `clamp_length`.
+        decode_tokens: targets to score at T=1 as well; 0 = none.
+        output: path of a JSON lines file, or None.
+
+    Returns:
+        An EvaluationResult for each row of the table.
+
+    Raises:
+        ValueError: naming what cannot be evaluated.
+    """
+    if spans is not None and arrangement is not None:
+        raise ValueError("give spans or num_long, not both.")
+    if is_preset(path):
+        corpus = corpus or "python_stdlib"
+        segment_length = segment_length or _DEFAULT_SEGMENT_LENGTH
+    else:
+        settings = resolve(read_params(path))
+        if corpus is None:
+            corpus = settings.corpus
+            input_path = input_path or settings.input_path
+        segment_length = segment_length or settings.train.segment_length
+    for name, value in (
+        ("segment_length", segment_length),
+        ("lanes", lanes),
+        ("max_tokens", max_tokens),
+    ):
+        if value is not None and value < 1:
+            raise ValueError(f"{name} must be at least 1; got {value}.")
+    model = load_model(path, spans=spans)
+    if arrangement is not None:
+        spans = MemorySpans.arrange(len(model.spans), **arrangement)
+        model = model.with_spans(spans)
+    model = model.with_spans(model.spans, **(overrides or {}))
+    if long_memory and not any(model.spans.is_long):
+        raise ValueError(
+            f"long_memory needs a long layer to change; {model.spans!r} has "
+            "none."
+        )
+    text = load_corpus(corpus, input_path or None)
+    tokenizer = read_tokenizer(path) or ByteTokenizer(model.vocab_size)
+    tokens = tokenizer.encode(text.split(split))
+    if max_tokens is not None:
+        tokens = tokens[: max_tokens + 1]
+    print(f"model:  {path}, {model.count_params():,} parameters")
+    print(f"corpus: {text.description}, split {split}")
+
+    swept = [model.spans]
+    if long_memory:
+        swept = [model.spans.with_long(length) for length in long_memory]
+    results = []
+    for row_spans in swept:
+        model = model.with_spans(row_spans)
+        label = f"long {max(row_spans)}" if long_memory else "evaluate"
+        results.append(_score(model, tokens, lanes, segment_length, label))
+    _print_table(results, model, long_memory)
+    best = min(results, key=lambda result: result.nats)
+    print(f"protocol: {best.protocol}")
+    if decode_tokens:
+        _print_decoding(model, tokens[: decode_tokens + 1], segment_length)
+    if output:
+        _write_json_lines(output, results, path, text, split)
+    return results
+
+
+def _score(model, tokens, lanes, segment_length, label):
+    cut = EvaluationLanes(
+        tokens, num_lanes=lanes, segment_length=segment_length
+    )
+    progress = ProgressLine(label, cut.num_steps)
+    result = Evaluator(model).run(
+        cut.dataset(),
+        cut,
+        progress=lambda step, result: progress.update(
+            step, f"{result.bits_per_token:.4f} bpc"
+        ),
+    )
+    progress.close()
+    return result
+
+
+def _print_table(results, model, long_memory):
+    best = min(result.nats for result in results)
+    heads = ("long", "bpc", "nats", "perplexity", "targets", "state", "time")
+    rows = []
+    for row, result in enumerate(results):
+        spans = MemorySpans(result.spans)
+        state = spans.state_bytes(model.hidden_size, result.lanes)
+        marked = len(results) > 1 and result.nats == best
+        rows.append(
+            (
+                str(long_memory[row] if long_memory else max(spans)),
+                f"{result.bits_per_token:.4f}" + ("*" if marked else " "),
+                f"{result.nats_per_token:.4f}",
+                f"{result.perplexity:.3f}",
+                f"{result.tokens:,}",
+                f"{state / 2**20:.2f} MiB",
+                f"{result.seconds:.0f} s",
+            )
+        )
+    widths = [
+        max(len(row[column]) for row in (heads, *rows))
+        for column in range(len(heads))
+    ]
+    for row in (heads, *rows):
+        print(
+            "  ".join(
+                cell.rjust(width)
+                for cell, width in zip(row, widths, strict=True)
+            )
+        )
+    if len(results) > 1:
+        print("* the best")
+
+
+def _print_decoding(model, tokens, segment_length):
+    # Decoding gives each query fewer keys than training at T did.
+    at_length = _score(model, tokens, 1, segment_length, f"T={segment_length}")
+    at_one = _score(model, tokens, 1, 1, "T=1")
+    print(
+        f"first {at_one.tokens:,} targets: T={segment_length} "
+        f"{at_length.bits_per_token:.4f} bpc, T=1 "
+        f"{at_one.bits_per_token:.4f} bpc (decoding one token at a time)"
+    )
+
+
+def _write_json_lines(path, results, model_path, text, split):
+    with open(path, "w", encoding="utf-8") as stream:
+        for result in results:
+            record = {
+                "model": model_path,
+                "corpus": text.name,
+                "corpus_fingerprint": text.fingerprint,
+                "split": split,
+                **dataclasses.asdict(result),
+                "nats_per_token": result.nats_per_token,
+                "bits_per_token": result.bits_per_token,
+                "perplexity": result.perplexity,
+                "protocol": result.protocol,
+            }
+            json.dump(record, stream)
+            stream.write("\n")
+    print(f"wrote {path}", file=sys.stderr)

@@ -1,0 +1,131 @@
+"""Running an experiment with Model Garden's runner."""
+
+import os
+
+import keras
+import orbit
+import tensorflow as tf
+from absl import logging
+from official.common import distribute_utils
+from official.core import task_factory, train_lib
+
+from official_lrm.configs.settings import resolve
+from official_lrm.training.checkpointing import MemoryCheckpointManager
+from official_lrm.training.params import write_params
+from official_lrm.training.trainer import LanguageModelTrainer
+
+PRESET_FOLDER = "preset"
+
+MODES = ("train", "eval", "train_and_eval", "continuous_eval")
+
+
+class _Controller(orbit.Controller):
+    """Orbit's controller; progress is the trainer's own line."""
+
+    def _train_n_steps(self, num_steps):
+        with self.summary_manager.summary_writer().as_default():
+            output = self.trainer.train(tf.constant(num_steps, tf.int32))
+        for action in self.train_actions:
+            action(output)
+        self.summary_manager.write_summaries(output)
+        self.summary_manager.flush()
+
+
+class _Runner(train_lib.OrbitExperimentRunner):
+    """Model Garden's runner with checkpoints that hold memories."""
+
+    def _maybe_build_checkpoint_manager(self):
+        trainer = self.params.trainer
+        return MemoryCheckpointManager(
+            self.trainer,
+            directory=self.model_dir,
+            max_to_keep=trainer.max_to_keep,
+            checkpoint_interval=trainer.checkpoint_interval,
+        )
+
+
+def run_experiment(params, mode, model_dir, strategy=None):
+    """Trains and evaluates as Model Garden's `train_lib.run_experiment`.
+
+    Args:
+        params: ExperimentConfig whose task is a LanguageModelingConfig.
+        mode: one of MODES.
+        model_dir: where checkpoints, summaries, `params.yaml` and the final
+            preset go.
+        strategy: tf.distribute.Strategy; by default as `params.runtime` says.
+
+    Returns:
+        The trainer.
+
+    Raises:
+        ValueError: for a config that cannot be run.
+    """
+    if mode not in MODES:
+        raise ValueError(f"mode must be one of {', '.join(MODES)}; got {mode}.")
+    settings = resolve(params)
+    if "train" in mode and not settings.train_steps:
+        raise ValueError("trainer.train_steps must be at least 1; got 0.")
+    if strategy is None:
+        strategy = build_strategy(params.runtime)
+    keras.config.set_dtype_policy(settings.dtype_policy)
+    keras.utils.set_random_seed(settings.seed)
+    if "train" in mode:
+        write_params(params, model_dir)
+    with strategy.scope():
+        task = task_factory.get_task(params.task, logging_dir=model_dir)
+        logging.info("corpus: %s", task.corpus.description)
+        trainer = build_trainer(params, settings, task, mode)
+        runner = _Runner(
+            strategy,
+            task,
+            mode,
+            params,
+            model_dir,
+            trainer=trainer,
+            controller_cls=_Controller,
+        )
+    runner.run()
+    trainer.close_progress()
+    if "train" in mode:
+        trainer.model.save_to_preset(
+            os.path.join(model_dir, PRESET_FOLDER), task.tokenizer
+        )
+    return trainer
+
+
+def build_trainer(params, settings, task, mode="train_and_eval"):
+    """Builds model, optimizer and trainer in the current strategy's scope.
+
+    Args:
+        params: ExperimentConfig.
+        settings: the RunSettings it resolves to.
+        task: LanguageModelingTask.
+        mode: one of MODES.
+
+    Returns:
+        A LanguageModelTrainer.
+    """
+    model = task.build_model()
+    optimizer = task.create_optimizer(settings.optimizer)
+    # Built lazily inside the loop it fails under two replicas.
+    optimizer.build(model.trainable_variables)
+    return LanguageModelTrainer(
+        params,
+        settings,
+        task,
+        model,
+        optimizer,
+        train="train" in mode,
+        evaluate="eval" in mode,
+    )
+
+
+def build_strategy(runtime):
+    """Builds the tf.distribute.Strategy of a Model Garden runtime config."""
+    return distribute_utils.get_distribution_strategy(
+        distribution_strategy=runtime.distribution_strategy,
+        all_reduce_alg=runtime.all_reduce_alg,
+        num_gpus=runtime.num_gpus,
+        tpu_address=runtime.tpu,
+        **runtime.model_parallelism(),
+    )
