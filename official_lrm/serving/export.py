@@ -1,0 +1,103 @@
+"""Writing a SavedModel that TF Serving can load."""
+
+import json
+import os
+import shutil
+
+import tensorflow as tf
+
+from official_lrm.memory.spans import MemorySpans
+from official_lrm.serving.signatures import ServingModule
+
+#: Folder of a SavedModel that TF Serving leaves alone.
+EXTRA_FOLDER = "assets.extra"
+TOKENIZER_FILE = "tokenizer.json"
+
+
+def export_saved_model(model, export_dir, version=None, tokenizer=None):
+    """Exports a model with its signatures to `<export_dir>/<version>/`.
+
+    The folder appears under its final name only when it is complete: TF
+    Serving, which polls `export_dir`, never sees half a model.
+
+    Args:
+        model: a TransformerXLLanguageModel.
+        export_dir: the folder that TF Serving watches; made if missing.
+        version: a positive integer; None = one more than the highest there.
+        tokenizer: an object whose `get_config` gives a JSON-serializable
+            dict, kept beside the model for clients; or None.
+
+    Returns:
+        The path of the SavedModel.
+
+    Raises:
+        ValueError: if the version exists or is not a positive integer.
+    """
+    if version is None:
+        version = next_version(export_dir)
+    if isinstance(version, bool) or not isinstance(version, int) or version < 1:
+        raise ValueError(
+            f"version must be a positive integer; got {version!r}."
+        )
+    path = os.path.join(export_dir, str(version))
+    if os.path.exists(path):
+        raise ValueError(
+            f"version {version} exists in {export_dir}; the next free one is "
+            f"{next_version(export_dir)}."
+        )
+    # Not an integer, so TF Serving does not take it for a version.
+    temporary = os.path.join(export_dir, f".{version}.incomplete")
+    shutil.rmtree(temporary, ignore_errors=True)
+    os.makedirs(temporary)
+    try:
+        module = ServingModule(model)
+        tf.saved_model.save(module, temporary, signatures=module.signatures())
+        if tokenizer is not None:
+            extra = os.path.join(temporary, EXTRA_FOLDER)
+            os.makedirs(extra)
+            file = os.path.join(extra, TOKENIZER_FILE)
+            with open(file, "w", encoding="utf-8") as stream:
+                json.dump(tokenizer.get_config(), stream)
+        os.rename(temporary, path)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    return path
+
+
+def versions(export_dir) -> list[int]:
+    """The versions in a folder, in ascending order; none if it is missing."""
+    if not os.path.isdir(export_dir):
+        return []
+    names = (name for name in os.listdir(export_dir) if name.isdigit())
+    return sorted(int(name) for name in names)
+
+
+def next_version(export_dir) -> int:
+    """The version after the highest in a folder, 1 where there is none."""
+    return max(versions(export_dir), default=0) + 1
+
+
+def describe_state(model) -> str:
+    """Tells in a few lines what a lane's requests carry.
+
+    Args:
+        model: a TransformerXLLanguageModel.
+    """
+    spans = model.spans
+    dtype = model.compute_dtype
+    carried = spans.state_bytes(model.hidden_size, 1, dtype)
+    full = MemorySpans([max(spans)] * len(spans)).state_bytes(
+        model.hidden_size, 1, dtype
+    )
+    lines = [spans.diagram()]
+    for name, spec in model.memory_specs().items():
+        shape = ", ".join(
+            "B" if size is None else str(size) for size in spec.shape
+        )
+        lines.append(f"{name:<10} [{shape}] {spec.dtype}")
+    lines.append(
+        f"state: {carried / 2**20:.2f} MiB a lane and request; "
+        f"{full / 2**20:.2f} MiB with full memory"
+    )
+    return "\n".join(lines)

@@ -1,0 +1,143 @@
+"""The signatures of an exported model, memories in and memories out."""
+
+import tensorflow as tf
+
+from official_lrm.memory.state import POSITION
+from official_lrm.serving.decoding import generate_tokens
+
+# Inputs of `generate` [B] beside tokens and memories.
+_SAMPLING = {
+    "max_new_tokens": tf.int32,
+    "temperature": tf.float32,
+    "top_k": tf.int32,
+    "top_p": tf.float32,
+    "seed": tf.int64,
+    "stop_token": tf.int32,
+}
+
+
+class ServingModule(tf.Module):
+    """A language model as functions of flat dicts of tensors.
+
+    | signature | in | out |
+    | --- | --- | --- |
+    | `serving_default` | `tokens` | `logits`, fresh memories after them |
+    | `predict` | `tokens`, memories | `logits`, memories |
+    | `score` | `tokens`, `targets`, memories | `log_probs`, memories |
+    | `generate` | `tokens`, memories, sampling per lane | `generated`,
+    `generated_lengths`, memories |
+
+    Memories are `memory_00` … [B, M_l, D] for the layers that have one, and
+    `position` [B] int32; names, shapes and dtypes are the same in and out, so
+    that a response is the next request. Batch and T are free. The inputs of
+    `generate` are described in `decoding.generate_tokens`; it always runs
+    with `same_length`, the others as the model does.
+
+    Args:
+        model: a TransformerXLLanguageModel.
+    """
+
+    def __init__(self, model):
+        super().__init__(name="official_lrm")
+        # Keras 3 layers in lists are invisible to tf.Module's tracking.
+        self._raw_weights = [weight.value for weight in model.weights]
+        self._model = _Untracked(model)
+        self._decoder = _Untracked(
+            model.with_spans(model.spans, same_length=True)
+        )
+
+    def signatures(self) -> dict:
+        """Returns name -> concrete function of named tensors."""
+        model = self._model.value
+        tokens = tf.TensorSpec([None, None], tf.int32, "tokens")
+        targets = tf.TensorSpec([None, None], tf.int32, "targets")
+        memories = {
+            name: tf.TensorSpec(spec.shape, spec.dtype, name)
+            for name, spec in model.memory_specs().items()
+        }
+        sampling = {
+            name: tf.TensorSpec([None], dtype, name)
+            for name, dtype in _SAMPLING.items()
+        }
+        inputs = {
+            "serving_default": {"tokens": tokens},
+            "predict": {"tokens": tokens, **memories},
+            "score": {"tokens": tokens, "targets": targets, **memories},
+            "generate": {"tokens": tokens, **memories, **sampling},
+        }
+        functions = {
+            "serving_default": self._start,
+            "predict": self._predict,
+            "score": self._score,
+            "generate": self._generate,
+        }
+        return {
+            name: tf.function(function).get_concrete_function(**inputs[name])
+            for name, function in functions.items()
+        }
+
+    def _start(self, tokens):
+        memories = self._model.value.initial_memories(tf.shape(tokens)[0])
+        return self._predict(tokens, **memories)
+
+    def _predict(self, tokens, **memories):
+        self._check(tokens=tokens, position=memories[POSITION])
+        logits, memories = self._model.value(tokens, memories)
+        return {"logits": logits, **memories}
+
+    def _score(self, tokens, targets, **memories):
+        self._check(tokens=tokens, targets=targets, position=memories[POSITION])
+        log_probs, memories = self._model.value.score(tokens, targets, memories)
+        return {"log_probs": log_probs, **memories}
+
+    def _generate(self, tokens, **inputs):
+        sampling = {name: inputs.pop(name) for name in _SAMPLING}
+        memories = inputs
+        self._check(tokens=tokens, position=memories[POSITION])
+        tf.debugging.assert_positive(
+            tf.shape(tokens)[1],
+            "tokens must hold at least one token a lane",
+        )
+        for name in ("max_new_tokens", "temperature", "top_k"):
+            tf.debugging.assert_non_negative(
+                sampling[name], f"{name} must not be negative"
+            )
+        top_p = sampling["top_p"]
+        tf.debugging.Assert(
+            tf.reduce_all((top_p > 0) & (top_p <= 1)),
+            ["top_p must be above 0 and at most 1; got", top_p],
+        )
+        generated, lengths, memories = generate_tokens(
+            self._decoder.value, tokens, memories, **sampling
+        )
+        return {
+            "generated": generated,
+            "generated_lengths": lengths,
+            **memories,
+        }
+
+    def _check(self, position, **ids):
+        # A gather on a GPU returns zeros for what is out of range; a client's
+        # mistake must not turn into text.
+        vocab_size = self._model.value.vocab_size
+        for name, values in ids.items():
+            tf.debugging.Assert(
+                tf.reduce_all((values >= 0) & (values < vocab_size)),
+                [
+                    f"{name} must be from 0 to {vocab_size - 1}; got values "
+                    "from",
+                    tf.reduce_min(values),
+                    "to",
+                    tf.reduce_max(values),
+                ],
+            )
+        tf.debugging.assert_non_negative(
+            position, "position must not be negative"
+        )
+
+
+class _Untracked:
+    """Keeps an object out of tf.Module's tracking."""
+
+    def __init__(self, value):
+        self.value = value

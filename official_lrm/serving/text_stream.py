@@ -1,0 +1,87 @@
+"""Bytes of a prompt in, text on a stream out."""
+
+import codecs
+import os
+import time
+
+from official_lrm.data import ByteTokenizer, load_tokenizer
+from official_lrm.models import TransformerXLLanguageModel
+from official_lrm.models.presets import CONFIG_FILE
+from official_lrm.models.presets import TOKENIZER_FILE as PRESET_TOKENIZER
+from official_lrm.serving.export import (
+    EXTRA_FOLDER,
+    TOKENIZER_FILE,
+    versions,
+)
+from official_lrm.serving.text_generator import TextGenerator
+
+
+def open_generator(path):
+    """Opens a preset or an export.
+
+    Args:
+        path: a preset; a model_dir, whose preset is taken; one version of an
+            export, or the folder above it for its newest version.
+
+    Returns:
+        (TextGenerator, tokenizer).
+
+    Raises:
+        FileNotFoundError: if there is none of these.
+    """
+    for folder in (path, os.path.join(path, "preset")):
+        if os.path.isfile(os.path.join(folder, CONFIG_FILE)):
+            model = TransformerXLLanguageModel.from_preset(folder)
+            file = os.path.join(folder, PRESET_TOKENIZER)
+            return TextGenerator.from_model(model), _tokenizer(file)
+    if not os.path.isfile(os.path.join(path, "saved_model.pb")):
+        found = versions(path)
+        if not found:
+            raise FileNotFoundError(
+                f"{path} is neither a preset, a model_dir with one, nor an "
+                "export."
+            )
+        path = os.path.join(path, str(max(found)))
+    file = os.path.join(path, EXTRA_FOLDER, TOKENIZER_FILE)
+    return TextGenerator.from_saved_model(path), _tokenizer(file)
+
+
+def _tokenizer(file):
+    return load_tokenizer(file) if os.path.isfile(file) else ByteTokenizer()
+
+
+def write_text(path, prompt, stream, **sampling) -> float:
+    """Writes a prompt and what follows it, as it is generated.
+
+    Args:
+        path: as for `open_generator`.
+        prompt: bytes, at least one.
+        stream: text stream; bytes that are no UTF-8 are shown as U+FFFD.
+        **sampling: arguments of `TextGenerator.stream`.
+
+    Returns:
+        Tokens written per second, the first call (which compiles) left out.
+
+    Raises:
+        ValueError: for an empty prompt or bytes outside the vocabulary.
+    """
+    if not prompt:
+        raise ValueError("prompt must hold at least one byte; got none.")
+    generator, tokenizer = open_generator(path)
+    tokens = tokenizer.encode(prompt)
+    decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+    stream.write(decoder.decode(prompt))
+    stream.flush()
+    written, start = 0, None
+    for generated in generator.stream(tokens, **sampling):
+        stream.write(decoder.decode(tokenizer.decode(generated)))
+        stream.flush()
+        if start is None:
+            start = time.monotonic()
+        else:
+            written += generated.size
+    stream.write(decoder.decode(b"", final=True) + "\n")
+    stream.flush()
+    if not written:
+        return 0.0
+    return written / (time.monotonic() - start)
