@@ -36,6 +36,9 @@ class TokenEmbedding(keras.layers.Layer):
 
     def call(self, tokens):
         """Embeds [B, T] integer tokens as [B, T, D]."""
+        # ops.take counts negative indices from the end; beyond the end
+        # TensorFlow's CPU kernel refuses them as it does all others.
+        tokens = ops.where(tokens < 0, self.vocab_size, tokens)
         return ops.take(self.table, tokens, axis=0) * self.hidden_size**0.5
 
     def get_config(self):

@@ -10,6 +10,9 @@ from keras import ops
 
 _GOLDEN = 0x9E3779B1
 
+# Below it a division by the temperature may overflow; it is greedy anyway.
+_SMALLEST_TEMPERATURE = 1e-30
+
 
 def sample_tokens(logits, temperature, top_k, top_p, seed_words, position):
     """Draws one token a lane.
@@ -31,10 +34,12 @@ def sample_tokens(logits, temperature, top_k, top_p, seed_words, position):
     """
     logits = ops.cast(logits, "float32")
     vocab_size = logits.shape[-1]
-    greedy = temperature <= 0
-    scaled = logits / ops.where(greedy, 1.0, temperature)[:, None]
     # Sorted by rank, the two filters are prefixes.
-    scaled, tokens = ops.top_k(scaled, vocab_size)
+    logits, tokens = ops.top_k(logits, vocab_size)
+    greedy = temperature < _SMALLEST_TEMPERATURE
+    temperature = ops.where(greedy, 1.0, temperature)
+    # The likeliest is at 0 whatever the temperature: no overflow can hide it.
+    scaled = (logits - logits[:, :1]) / temperature[:, None]
     rank = ops.arange(vocab_size, dtype="int32")[None, :]
     limit = ops.where(top_k > 0, top_k, vocab_size)[:, None]
     kept = rank < limit

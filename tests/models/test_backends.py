@@ -1,0 +1,140 @@
+"""The same numbers on Keras's TensorFlow and JAX backends."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+
+import official_lrm as lrm
+
+TOLERANCE = 1e-5
+
+# Reads `job.npz` of each folder: a config, weights and tokens [B, S, T]. Writes
+# `out.npz`: logits, scores and memories after each of S segments.
+WORKER = """
+import json, sys
+import keras
+import numpy as np
+import official_lrm as lrm
+
+assert keras.backend.backend() == sys.argv[1]
+for folder in sys.argv[2:]:
+    with np.load(folder + "/job.npz", allow_pickle=False) as file:
+        job = dict(file)
+    config = json.loads(str(job["config"]))
+    model = lrm.TransformerXLLanguageModel.from_config(config)
+    for i, weight in enumerate(model.weights):
+        assert weight.path == str(job[f"path_{i}"])
+        weight.assign(job[f"weight_{i}"])
+    assert f"weight_{i + 1}" not in job
+    out, memories = {}, model.initial_memories(job["tokens"].shape[0])
+    for s in range(job["tokens"].shape[1]):
+        tokens = job["tokens"][:, s]
+        scores, _ = model.score(tokens, tokens[:, ::-1].copy(), memories)
+        logits, memories = model(tokens, memories)
+        out[f"scores_{s}"], out[f"logits_{s}"] = scores, logits
+        out.update({f"{k}_{s}": v for k, v in memories.items()})
+    np.savez(folder + "/out.npz", **{k: np.array(v) for k, v in out.items()})
+"""
+
+
+def write_job(folder, model, tokens):
+    folder.mkdir()
+    job = {"config": json.dumps(model.get_config()), "tokens": tokens}
+    for i, weight in enumerate(model.weights):
+        job[f"path_{i}"] = weight.path
+        job[f"weight_{i}"] = np.array(weight)
+    np.savez(folder / "job.npz", **job)
+
+
+def read(folder):
+    with np.load(folder / "out.npz", allow_pickle=False) as file:
+        return dict(file)
+
+
+def expected_outputs(model, tokens):
+    out, memories = {}, model.initial_memories(tokens.shape[0])
+    for s in range(tokens.shape[1]):
+        segment = tokens[:, s]
+        scores, _ = model.score(segment, segment[:, ::-1], memories)
+        logits, memories = model(segment, memories)
+        out[f"scores_{s}"], out[f"logits_{s}"] = scores, logits
+        out.update({f"{k}_{s}": v for k, v in memories.items()})
+    return {name: np.array(value) for name, value in out.items()}
+
+
+@pytest.fixture(scope="module")
+def run_on():
+    def run(backend, folders):
+        root = str(pathlib.Path(lrm.__file__).parents[1])
+        path = os.pathsep.join([root, os.environ.get("PYTHONPATH", "")])
+        return subprocess.run(
+            [sys.executable, "-c", WORKER, backend, *map(str, folders)],
+            capture_output=True,
+            text=True,
+            env={
+                **os.environ,
+                "PYTHONPATH": path.rstrip(os.pathsep),
+                "KERAS_BACKEND": backend,
+                "JAX_PLATFORMS": "cpu",
+            },
+        )
+
+    return run
+
+
+def test_jax_computes_what_tensorflow_does(
+    transfo_xl_char,
+    mem_transformer_growing,
+    make_model,
+    make_tokens,
+    run_on,
+    tmp_path,
+):
+    pytest.importorskip("jax")
+    assert keras.backend.backend() == "tensorflow"
+    # Given the weights of the golden files, and models of uneven spans,
+    models = {
+        "transfo_xl_char": transfo_xl_char[0],
+        "mem_transformer_growing": mem_transformer_growing[0],
+        "uneven": make_model((5, 0, 11), untie_biases=True),
+        "same_length": make_model((5, 0, 11), same_length=True, clamp_length=4),
+    }
+    tokens = {
+        "transfo_xl_char": transfo_xl_char[1]["ids"],
+        "mem_transformer_growing": mem_transformer_growing[1]["ids"],
+        "uneven": make_tokens(2, 21),
+        "same_length": make_tokens(2, 21),
+    }
+    tokens = {
+        name: value.astype("int32").reshape(2, 3, 7)
+        for name, value in tokens.items()
+    }
+    folders = {name: tmp_path / name for name in models}
+    for name, model in models.items():
+        write_job(folders[name], model, tokens[name])
+    # when JAX runs three segments,
+    run = run_on("jax", folders.values())
+    assert run.returncode == 0, run.stderr
+    # then all that comes out is what TensorFlow computes.
+    for name, model in models.items():
+        expected = expected_outputs(model, tokens[name])
+        outputs = read(folders[name])
+        assert outputs.keys() == expected.keys()
+        for key, value in expected.items():
+            assert outputs[key].dtype == value.dtype, (name, key)
+            np.testing.assert_allclose(
+                outputs[key], value, atol=TOLERANCE, rtol=0, err_msg=key
+            )
+    # And what Hugging Face computed.
+    logits = read(folders["transfo_xl_char"])["logits_2"]
+    np.testing.assert_allclose(
+        keras.ops.log_softmax(logits),
+        transfo_xl_char[1]["log_probs_2"],
+        atol=1e-4,
+    )
