@@ -3,7 +3,7 @@
 import os
 import sys
 
-from absl import app, logging
+from absl import app, flags, logging
 
 # Mistakes of the caller: wrong values, unknown names, missing files.
 _USER_ERRORS = (ValueError, LookupError, OSError)
@@ -22,7 +22,7 @@ def run(main):
 
 
 def _guarded(main, argv):
-    if flags.FLAGS["verbosity"].using_default_value:
+    if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)
     try:
         if len(argv) > 1:

@@ -20,6 +20,9 @@ READ_ERRORS = (
     tf.errors.NotFoundError,
     tf.errors.InvalidArgumentError,
     tf.errors.FailedPreconditionError,
+    # What the checkpoint reader makes of the same in Python.
+    IndexError,
+    ValueError,
 )
 
 
@@ -155,7 +158,7 @@ def restore(checkpoint, path):
     """
     try:
         return checkpoint.restore(path)
-    except (*READ_ERRORS, ValueError) as error:
+    except READ_ERRORS as error:
         raise ValueError(
             f"checkpoint {path} cannot be restored: {_reason(error)}"
         ) from None
@@ -206,7 +209,7 @@ def read_memories(prefix, num_replicas) -> list[dict] | None:
             replicas[int(replica.removeprefix("replica_"))][name] = (
                 reader.get_tensor(key)
             )
-    except (*READ_ERRORS, IndexError, ValueError) as error:
+    except READ_ERRORS as error:
         raise ValueError(
             f"memories {prefix} cannot be read: {_reason(error)}"
         ) from None
