@@ -1,0 +1,137 @@
+"""A run by config, as tools/train.py does it."""
+
+import os
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import official_lrm as lrm
+from official_lrm.training import load_model, read_params, run_experiment
+from official_lrm.training.params import write_params
+
+
+@pytest.fixture
+def params(make_params):
+    params = make_params(steps=6)
+    params.trainer.override(
+        {
+            "steps_per_loop": 2,
+            "summary_interval": 2,
+            "checkpoint_interval": 2,
+            "validation_interval": 4,
+            "validation_steps": 2,
+            "max_to_keep": 2,
+        }
+    )
+    return params
+
+
+def _scalars(folder):
+    values = {}
+    for name in os.listdir(folder):
+        for event in tf.compat.v1.train.summary_iterator(
+            os.path.join(folder, name)
+        ):
+            for value in event.summary.value:
+                values.setdefault(value.tag, {})[event.step] = float(
+                    tf.make_ndarray(value.tensor)
+                )
+    return values
+
+
+def test_a_run_leaves_checkpoints_summaries_params_and_a_preset(
+    tmp_path, params
+):
+    folder = str(tmp_path / "run")
+
+    trainer = run_experiment(params, "train_and_eval", folder)
+
+    assert int(trainer.global_step) == 6
+    assert {name.split(".")[0] for name in os.listdir(folder)} == {
+        "checkpoint",
+        "ckpt-4",
+        "ckpt-6",
+        "params",
+        "preset",
+        "train",
+        "validation",
+    }
+    train = _scalars(os.path.join(folder, "train"))
+    assert set(train) == {
+        "training_loss",
+        "bpc",
+        "learning_rate",
+        "gradient_norm",
+        "tokens_per_second",
+    }
+    assert set(train["bpc"]) == {2, 4, 6}
+    validation = _scalars(os.path.join(folder, "validation"))
+    assert set(validation["bpc"]) == {4, 6}
+    assert read_params(folder).as_dict() == params.as_dict()
+    preset = lrm.TransformerXLLanguageModel.from_preset(folder + "/preset")
+    newest = load_model(folder)
+    assert preset.spans == newest.spans == trainer.model.spans
+    for a, b in zip(preset.weights, newest.weights, strict=True):
+        np.testing.assert_array_equal(np.array(a), np.array(b))
+
+
+def test_a_longer_run_goes_on_where_the_shorter_one_ended(tmp_path, params):
+    """Given the same schedule, when a run of 6 steps is asked for in two
+    parts, then it ends with the weights of one in one part."""
+    params.trainer.optimizer_config.learning_rate.cosine.decay_steps = 4
+    whole = run_experiment(params, "train", str(tmp_path / "whole"))
+
+    params.trainer.train_steps = 4
+    run_experiment(params, "train", str(tmp_path / "parts"))
+    params.trainer.train_steps = 6
+    parts = run_experiment(params, "train", str(tmp_path / "parts"))
+
+    for a, b in zip(whole.model.weights, parts.model.weights, strict=True):
+        np.testing.assert_allclose(np.array(a), np.array(b), atol=1e-6)
+    np.testing.assert_array_equal(
+        whole.memories["position"], parts.memories["position"]
+    )
+
+
+def test_evaluation_reads_the_newest_checkpoint(tmp_path, params):
+    folder = str(tmp_path / "run")
+    trained = run_experiment(params, "train_and_eval", folder)
+    expected = trained.evaluate(tf.constant(2))
+
+    evaluated = run_experiment(params, "eval", folder)
+
+    assert int(evaluated.global_step) == 6
+    assert evaluated.evaluate(tf.constant(2)) == expected
+
+
+def test_fine_tuning_starts_from_a_preset(tmp_path, params):
+    first = run_experiment(params, "train", str(tmp_path / "first"))
+    params.task.init_checkpoint = str(tmp_path / "first" / "preset")
+    cosine = params.trainer.optimizer_config.learning_rate.cosine
+    cosine.initial_learning_rate = 0.0
+
+    second = run_experiment(params, "train", str(tmp_path / "second"))
+
+    for a, b in zip(first.model.weights, second.model.weights, strict=True):
+        np.testing.assert_array_equal(np.array(a), np.array(b))
+
+
+def test_what_cannot_be_run_is_refused(tmp_path, params):
+    with pytest.raises(ValueError, match="mode must be one of train"):
+        run_experiment(params, "traineval", str(tmp_path))
+    params.trainer.train_steps = 0
+    with pytest.raises(ValueError, match="train_steps must be at least 1"):
+        run_experiment(params, "train", str(tmp_path))
+
+
+def test_folders_that_hold_no_model(tmp_path, params):
+    with pytest.raises(FileNotFoundError, match="neither a model_dir"):
+        load_model(str(tmp_path))
+    write_params(params, str(tmp_path))
+    with pytest.raises(FileNotFoundError, match="no checkpoint yet"):
+        load_model(str(tmp_path))
+    (tmp_path / "params.yaml").write_text("task: [")
+    with pytest.raises(ValueError, match="cannot be read") as error:
+        read_params(str(tmp_path))
+    assert "\n" not in str(error.value)
