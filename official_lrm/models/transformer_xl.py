@@ -181,7 +181,7 @@ class TransformerXL(keras.Model):
         }
 
         hidden = drop(self.embedding(tokens), _EMBEDDING_SITE)
-        new_memories = {POSITION: advance_position(position, num_queries)}
+        new_memories = {}
         for layer, (block, span) in enumerate(
             zip(self.blocks, spans, strict=True)
         ):
@@ -201,6 +201,7 @@ class TransformerXL(keras.Model):
                 seed=seed,
                 first_site=_FIRST_BLOCK_SITE + layer * block.NUM_SITES,
             )
+        new_memories[POSITION] = advance_position(position, num_queries)
         return drop(hidden, _OUTPUT_SITE), new_memories
 
     def _biases(self, layer):

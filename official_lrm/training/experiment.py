@@ -65,6 +65,13 @@ def run_experiment(params, mode, model_dir, strategy=None):
     settings = resolve(params)
     if "train" in mode and not settings.train_steps:
         raise ValueError("trainer.train_steps must be at least 1; got 0.")
+    if mode == "eval" and not (
+        params.task.init_checkpoint or tf.train.latest_checkpoint(model_dir)
+    ):
+        raise FileNotFoundError(
+            f"{model_dir} holds no checkpoint to evaluate; train first, or "
+            "give --init_from."
+        )
     if strategy is None:
         strategy = build_strategy(params.runtime)
     keras.config.set_dtype_policy(settings.dtype_policy)

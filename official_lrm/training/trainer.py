@@ -238,13 +238,8 @@ class LanguageModelTrainer(base_trainer.Trainer):
         return loss, gradient_norm, memories
 
     def _replica_step(self, inputs, memories):
-        replica = tf.distribute.get_replica_context().replica_id_in_sync_group
-        fold_in = tf.random.experimental.stateless_fold_in
-        seed = tf.constant([self._settings.seed, 0], tf.int32)
-        seed = fold_in(seed, tf.cast(self.global_step.read_value(), tf.int32))
-        seed = fold_in(seed, tf.cast(replica, tf.int32))
         logs = self.task.train_step(
-            {**inputs, "memories": memories, "seed": seed},
+            {**inputs, "memories": memories, "seed": self._dropout_seed()},
             model=self.model,
             optimizer=self.optimizer,
             clip=self._settings.optimizer.clip_norm,
@@ -255,6 +250,14 @@ class LanguageModelTrainer(base_trainer.Trainer):
             "gradient_norm": tf.cast(logs["gradient_norm"], tf.float32),
             "memories": logs["memories"],
         }
+
+    def _dropout_seed(self):
+        # A function of (run seed, step, replica), in replica context.
+        replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+        fold_in = tf.random.experimental.stateless_fold_in
+        seed = tf.constant([self._settings.seed, 0], tf.int32)
+        seed = fold_in(seed, tf.cast(self.global_step.read_value(), tf.int32))
+        return fold_in(seed, tf.cast(replica, tf.int32))
 
     def evaluate(self, num_steps):
         """Scores `task.validation_data` from fresh memories.

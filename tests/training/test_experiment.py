@@ -120,6 +120,8 @@ def test_fine_tuning_starts_from_a_preset(tmp_path, params):
 def test_what_cannot_be_run_is_refused(tmp_path, params):
     with pytest.raises(ValueError, match="mode must be one of train"):
         run_experiment(params, "traineval", str(tmp_path))
+    with pytest.raises(FileNotFoundError, match="no checkpoint to evaluate"):
+        run_experiment(params, "eval", str(tmp_path))
     params.trainer.train_steps = 0
     with pytest.raises(ValueError, match="train_steps must be at least 1"):
         run_experiment(params, "train", str(tmp_path))

@@ -71,6 +71,11 @@ print(json.dumps({
     "losses": losses,
     "memory": [float(tf.reduce_sum(m)) for m in memories],
     "positions": positions,
+    "seeds": [
+        s.numpy().tolist() for s in strategy.experimental_local_results(
+            strategy.run(tf.function(trainer._dropout_seed))
+        )
+    ],
     "evaluation": trainer.evaluate(tf.constant(-1))["validation_loss"],
 }))
 """
@@ -105,6 +110,9 @@ def test_two_replicas_train_as_one_does(tmp_path, dtype, steps, tolerance):
     print(f"losses {one['losses'][0]:.4f} -> {one['losses'][-1]:.4f}")
     assert largest < tolerance
     assert one["losses"][0] - one["losses"][-1] > 0.1, "it must train"
+    assert one["seeds"][0] == two["seeds"][0] != two["seeds"][1], (
+        "replicas draw dropout from seeds of their own"
+    )
     assert one["positions"] == two["positions"]
     assert sum(one["memory"]) == pytest.approx(
         sum(two["memory"]), abs=1e3 * tolerance
