@@ -18,7 +18,15 @@ def run(main):
     Args:
         main: function without arguments.
     """
-    sys.exit(app.run(lambda argv: _guarded(main, argv)))
+    app.run(lambda argv: _guarded(main, argv), flags_parser=_parse_flags)
+
+
+def _parse_flags(argv):
+    try:
+        return flags.FLAGS(argv)
+    except flags.Error as error:
+        _report(f"error: {one_line(error)}; --help lists the flags")
+        sys.exit(1)
 
 
 def _guarded(main, argv):
@@ -50,7 +58,9 @@ def one_line(error) -> str:
     text = getattr(error, "message", None)
     if text is None and isinstance(error, KeyError) and error.args:
         text = str(error.args[0])  # str() of a KeyError is its repr.
-    return " ".join((text or str(error) or type(error).__name__).split())
+    # What gin, which Model Garden's classes are wrapped in, adds to it.
+    text = (text or str(error)).split("\n  In call to configurable ")[0]
+    return " ".join((text or type(error).__name__).split())
 
 
 def parse_integers(name, text) -> list[int]:

@@ -30,7 +30,10 @@ flags.DEFINE_enum(
     "Which part of the corpus.",
 )
 flags.DEFINE_integer(
-    "segment_length", None, "T, tokens at once; the training T by default."
+    "segment_length",
+    None,
+    "T, tokens at once; by default the model_dir's training T, 128 for a "
+    "preset.",
 )
 flags.DEFINE_integer("lanes", 1, "Lanes that the text is cut into.")
 flags.DEFINE_integer(
@@ -69,11 +72,11 @@ def main():
     if FLAGS.spans:
         spans = command_line.parse_integers("spans", FLAGS.spans)
     arrangement = None
+    names = ("num_long", "placement", "long", "short")
     if FLAGS.num_long is not None:
-        arrangement = {
-            name: FLAGS[name].value
-            for name in ("num_long", "placement", "long", "short")
-        }
+        arrangement = {name: FLAGS[name].value for name in names}
+    elif given := [name for name in names if FLAGS[name].present]:
+        raise ValueError(f"--{given[0]} needs --num_long.")
     long_memory = None
     if FLAGS.long_memory:
         long_memory = command_line.parse_integers(

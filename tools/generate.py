@@ -9,11 +9,14 @@ folder above it for the newest version). The text goes to standard output as it
 is written.
 """
 
+import os
 import sys
 
 from absl import flags
 
 from official_lrm import command_line
+
+_INT32_MAX = 2**31 - 1
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("model", None, "A preset, a model_dir or an export.")
@@ -24,14 +27,28 @@ flags.DEFINE_float(
     "temperature", 0.8, "0 = always the likeliest token.", lower_bound=0
 )
 flags.DEFINE_integer(
-    "top_k", 0, "Draw from so many tokens only; 0 = from all.", lower_bound=0
+    "top_k",
+    0,
+    "Draw from so many tokens only; 0 = from all.",
+    lower_bound=0,
+    upper_bound=_INT32_MAX,
 )
 flags.DEFINE_float(
     "top_p", 1.0, "Draw from the likeliest tokens that hold this probability."
 )
-flags.DEFINE_integer("seed", 0, "The same seed writes the same text.")
 flags.DEFINE_integer(
-    "stop_token", -1, "Stop after this token id; -1 = never.", lower_bound=-1
+    "seed",
+    0,
+    "The same seed writes the same text.",
+    lower_bound=-(2**63),
+    upper_bound=2**63 - 1,
+)
+flags.DEFINE_integer(
+    "stop_token",
+    -1,
+    "Stop after this token id; -1 = never.",
+    lower_bound=-1,
+    upper_bound=_INT32_MAX,
 )
 flags.DEFINE_integer(
     "tokens_per_call",
@@ -51,7 +68,13 @@ def main():
         raise ValueError(
             f"--top_p must be above 0 and at most 1; got {FLAGS.top_p}"
         )
-    prompt = FLAGS.prompt.encode("utf-8")
+    if not 0 <= FLAGS.temperature < float("inf"):
+        raise ValueError(
+            "--temperature must be finite and not negative; got "
+            f"{FLAGS.temperature}"
+        )
+    # The bytes as they were given, be they UTF-8 or not.
+    prompt = os.fsencode(FLAGS.prompt)
     if FLAGS.prompt_file:
         with open(FLAGS.prompt_file, "rb") as stream:
             prompt = stream.read()
@@ -67,7 +90,8 @@ def main():
         stop_token=FLAGS.stop_token,
         tokens_per_call=FLAGS.tokens_per_call,
     )
-    print(f"{rate:,.0f} tokens/s", file=sys.stderr)
+    if rate:
+        print(f"{rate:,.0f} tokens/s", file=sys.stderr)
 
 
 if __name__ == "__main__":

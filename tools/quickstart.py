@@ -92,7 +92,7 @@ def summary(model, result, training_rate, writing_rate, run_dir) -> str:
         model: the trained model.
         result: EvaluationResult of the validation split.
         training_rate: characters a second, None if nothing was trained.
-        writing_rate: characters a second.
+        writing_rate: characters a second, 0 if too few were written.
         run_dir: where the run is.
     """
     from official_lrm.memory.spans import MemorySpans
@@ -102,7 +102,10 @@ def summary(model, result, training_rate, writing_rate, run_dir) -> str:
     state, full_state = (
         value.state_bytes(hidden_size) / 2**20 for value in (spans, full)
     )
-    trained = "-" if training_rate is None else f"{training_rate:,.0f}"
+    trained, written = (
+        f"{rate:,.0f} characters/s" if rate else "-"
+        for rate in (training_rate, writing_rate)
+    )
     rows = [
         ("parameters", f"{model.count_params():,}, whatever the spans"),
         (
@@ -115,8 +118,8 @@ def summary(model, result, training_rate, writing_rate, run_dir) -> str:
             f"{result.bits_per_token:.3f} bpc over {result.tokens:,} "
             f"characters (T={result.segment_length}, {result.lanes} lanes)",
         ),
-        ("training", f"{trained} characters/s"),
-        ("generation", f"{writing_rate:,.0f} characters/s"),
+        ("training", trained),
+        ("generation", written),
     ]
     lines = ["", "=" * 72, spans.diagram(), ""]
     lines += [f"{name:<14}{text}" for name, text in rows]

@@ -114,6 +114,7 @@ class LanguageModelingConfig(cfg.TaskConfig):
 
 
 def _experiment(task, trainer, optimizer, runtime=None):
+    trainer["preemption_on_demand_checkpoint"] = False
     trainer["optimizer_config"] = optimization.OptimizationConfig(
         {
             "optimizer": {

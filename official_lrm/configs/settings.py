@@ -2,7 +2,10 @@
 
 import dataclasses
 import types
+import typing
 from collections.abc import Mapping
+
+from official.modeling import hyperparams
 
 from official_lrm.memory.spans import MemorySpans
 
@@ -14,7 +17,8 @@ DTYPE_POLICIES = {
     "float64": "float64",
 }
 
-STRATEGIES = ("one_device", "mirrored", "multi_worker_mirrored", "tpu")
+#: multi_worker_mirrored is missing: its checkpoints are not written yet.
+STRATEGIES = ("one_device", "mirrored", "tpu")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,7 +104,11 @@ def resolve(params) -> RunSettings:
     Raises:
         ValueError: naming the field, its value and what is allowed.
     """
+    check_types("task", params.task)
+    check_types("trainer", params.trainer)
+    check_types("runtime", params.runtime)
     task, trainer, runtime = params.task, params.trainer, params.runtime
+    _refuse_ignored(task, trainer, runtime)
     if runtime.mixed_precision_dtype not in DTYPE_POLICIES:
         raise ValueError(
             "runtime.mixed_precision_dtype must be one of float32, bfloat16 "
@@ -112,7 +120,12 @@ def resolve(params) -> RunSettings:
             f"{', '.join(STRATEGIES)}; got "
             f"{runtime.distribution_strategy!r}."
         )
-    _refuse_unsupported(trainer, runtime)
+    if runtime.tpu is not None and runtime.distribution_strategy != "tpu":
+        raise ValueError(
+            f"runtime.tpu={runtime.tpu!r} needs "
+            "runtime.distribution_strategy=tpu; got "
+            f"{runtime.distribution_strategy!r}."
+        )
     for name in (
         "steps_per_loop",
         "summary_interval",
@@ -161,6 +174,15 @@ def model_arguments(config) -> dict:
         "task.model.num_layers", arguments.pop("num_layers"), minimum=1
     )
     arguments["spans"] = _spans(arguments["spans"], num_layers)
+    for name in (
+        "dropout",
+        "attention_dropout",
+        "layer_norm_epsilon",
+        "initializer_stddev",
+    ):
+        arguments[name] = _number(
+            f"task.model.{name}", arguments[name], above=float("-inf")
+        )
     return arguments
 
 
@@ -257,17 +279,104 @@ def optimizer_settings(config, train_steps: int) -> OptimizerSettings:
     )
 
 
-def _refuse_unsupported(trainer, runtime):
+# Fields of Model Garden's dataclasses that a run here depends on.
+_USED = {
+    "task": {
+        "name",
+        "init_checkpoint",
+        "model",
+        "corpus",
+        "train_data",
+        "validation_data",
+        "seed",
+    },
+    "trainer": {
+        "optimizer_config",
+        "steps_per_loop",
+        "summary_interval",
+        "checkpoint_interval",
+        "max_to_keep",
+        "continuous_eval_timeout",
+        "train_steps",
+        "validation_steps",
+        "validation_interval",
+        "validation_summary_subdir",
+    },
+    "runtime": {
+        "distribution_strategy",
+        "tpu",
+        "num_gpus",
+        "all_reduce_alg",
+        "num_packs",
+        "mixed_precision_dtype",
+    },
+}
+
+# Model Garden's own default would add to what a checkpoint holds.
+_REQUIRED = {"trainer.preemption_on_demand_checkpoint": False}
+
+
+def _refuse_ignored(task, trainer, runtime):
     # Accepted and ignored would be worse.
-    unsupported = {
-        "runtime.loss_scale": runtime.loss_scale,
-        "runtime.enable_xla": runtime.enable_xla,
-        "runtime.run_eagerly": runtime.run_eagerly,
-        "trainer.allow_tpu_summary": trainer.allow_tpu_summary,
-    }
-    for name, value in unsupported.items():
-        if value:
-            raise ValueError(f"{name} is not supported; got {value!r}.")
+    for prefix, config in (
+        ("task", task),
+        ("trainer", trainer),
+        ("runtime", runtime),
+    ):
+        default = type(config)()
+        for field in dataclasses.fields(config):
+            name = f"{prefix}.{field.name}"
+            if field.name in _USED[prefix]:
+                continue
+            value = getattr(config, field.name)
+            allowed = _REQUIRED.get(name, getattr(default, field.name))
+            if value != allowed:
+                raise ValueError(
+                    f"{name} is not supported and must be {allowed!r}; got "
+                    f"{value!r}."
+                )
+
+
+def check_types(prefix, config):
+    """Holds the values of a Model Garden config to its annotations.
+
+    Overrides are taken as they come: a section may have become a number.
+
+    Args:
+        prefix: name of the config, for errors.
+        config: the config, whose sections are checked too.
+
+    Raises:
+        ValueError: naming the first field whose value has another type.
+    """
+    if not isinstance(config, hyperparams.Config):
+        raise ValueError(
+            f"{prefix} must be a section of fields; got {config!r}."
+        )
+    hints = typing.get_type_hints(type(config))
+    for field in dataclasses.fields(config):
+        name, value = f"{prefix}.{field.name}", getattr(config, field.name)
+        kinds = typing.get_args(hints[field.name]) or (hints[field.name],)
+        if value is None and type(None) in kinds:
+            continue
+        sections = [
+            kind
+            for kind in kinds
+            if isinstance(kind, type) and issubclass(kind, hyperparams.Config)
+        ]
+        if sections:
+            check_types(name, value)
+        elif bool in kinds and len(kinds) <= 2:
+            if not isinstance(value, bool):
+                raise ValueError(
+                    f"{name} must be true or false; got {value!r}."
+                )
+        elif float in kinds and str not in kinds:
+            _number(name, value, above=float("-inf"))
+        elif int in kinds and len(kinds) <= 2:
+            _integer(name, value, minimum=-(2**63))
+        elif str in kinds and len(kinds) <= 2 and not isinstance(value, str):
+            raise ValueError(f"{name} must be a string; got {value!r}.")
 
 
 def _lanes(prefix, config) -> LanesSettings:

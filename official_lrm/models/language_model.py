@@ -98,21 +98,19 @@ class TransformerXLLanguageModel(keras.Model):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        sizes = {
-            "vocab_size": vocab_size,
-            "hidden_size": hidden_size,
-            "num_heads": num_heads,
-            "head_size": head_size,
-            "inner_size": inner_size,
-        }
-        sizes = {name: _size(name, size) for name, size in sizes.items()}
-        if sizes["hidden_size"] % 2:
-            raise ValueError(
-                "hidden_size must be even (half sines, half cosines); got "
-                f"{hidden_size}."
-            )
-        if clamp_length is not None:
-            clamp_length = _size("clamp_length", clamp_length, " or None")
+        weights_config, clamp_length = check_arguments(
+            vocab_size=vocab_size,
+            hidden_size=hidden_size,
+            num_heads=num_heads,
+            head_size=head_size,
+            inner_size=inner_size,
+            dropout=dropout,
+            attention_dropout=attention_dropout,
+            untie_biases=untie_biases,
+            layer_norm_epsilon=layer_norm_epsilon,
+            initializer_stddev=initializer_stddev,
+            clamp_length=clamp_length,
+        )
         _check_adaptive(
             cutoffs=(
                 tuple(cutoffs) if hasattr(cutoffs, "__iter__") else cutoffs
@@ -130,18 +128,7 @@ class TransformerXLLanguageModel(keras.Model):
         self.clamp_length = clamp_length
         self.same_length = bool(same_length)
         self.attend_to_empty = bool(attend_to_empty)
-        self._weights_config = {
-            **sizes,
-            "dropout": _rate("dropout", dropout),
-            "attention_dropout": _rate("attention_dropout", attention_dropout),
-            "untie_biases": bool(untie_biases),
-            "layer_norm_epsilon": _positive(
-                "layer_norm_epsilon", layer_norm_epsilon
-            ),
-            "initializer_stddev": _positive(
-                "initializer_stddev", initializer_stddev
-            ),
-        }
+        self._weights_config = weights_config
 
         # === Layers ===
         if _shared_layers is None:
@@ -403,6 +390,54 @@ class TransformerXLLanguageModel(keras.Model):
 
 def _statistics_dtype(compute_dtype):
     return "float64" if compute_dtype == "float64" else "float32"
+
+
+def check_arguments(
+    vocab_size,
+    hidden_size,
+    num_heads,
+    head_size,
+    inner_size,
+    dropout,
+    attention_dropout,
+    untie_biases,
+    layer_norm_epsilon,
+    initializer_stddev,
+    clamp_length,
+):
+    """Validates arguments of TransformerXLLanguageModel without building one.
+
+    Returns:
+        A dict of those that weights and dropout depend on, as plain Python
+        numbers, and `clamp_length`.
+
+    Raises:
+        ValueError: naming the argument, its value and what is allowed.
+    """
+    config = {
+        "vocab_size": _size("vocab_size", vocab_size),
+        "hidden_size": _size("hidden_size", hidden_size),
+        "num_heads": _size("num_heads", num_heads),
+        "head_size": _size("head_size", head_size),
+        "inner_size": _size("inner_size", inner_size),
+        "dropout": _rate("dropout", dropout),
+        "attention_dropout": _rate("attention_dropout", attention_dropout),
+        "untie_biases": bool(untie_biases),
+        "layer_norm_epsilon": _positive(
+            "layer_norm_epsilon", layer_norm_epsilon
+        ),
+        "initializer_stddev": _positive(
+            "initializer_stddev", initializer_stddev
+        ),
+    }
+    if config["hidden_size"] % 2:
+        raise ValueError(
+            "hidden_size must be even (half sines, half cosines); got "
+            f"{hidden_size}."
+        )
+    if clamp_length is not None:
+        clamp_length = _size("clamp_length", clamp_length, " or None")
+    return config, clamp_length
 
 
 def _size(name, value, otherwise=""):

@@ -6,6 +6,9 @@ Nothing in a preset is ever unpickled.
 
 import json
 import os
+import textwrap
+
+import keras
 
 from official_lrm.memory.spans import MemorySpans
 from official_lrm.models.language_model import TransformerXLLanguageModel
@@ -63,11 +66,13 @@ def load_preset(path, spans=None, dtype=None):
                 f"{len(spans)}: {list(spans)}."
             )
         config["spans"] = spans.get_config()
+    if dtype is not None:
+        dtype = keras.dtype_policies.get(dtype)
     try:
         model = TransformerXLLanguageModel.from_config(
             {**config, "dtype": dtype}
         )
-    except (TypeError, KeyError) as error:
+    except (TypeError, KeyError, ValueError) as error:
         raise ValueError(
             f"{os.path.join(path, CONFIG_FILE)} does not describe a model: "
             f"{error}"
@@ -125,13 +130,36 @@ def load_preset_weights(model, path):
         FileNotFoundError: if there are no weights.
         ValueError: if the file is damaged or does not fit the model.
     """
+    config, ours = read_preset_config(path), model.get_config()
+    layers = len(config["spans"]["lengths"])
+    if layers != len(model.spans):
+        raise ValueError(
+            f"preset {path} has {layers} layers; the model has "
+            f"{len(model.spans)}."
+        )
+    # Keras reads what it finds and leaves out what the model has no place
+    # for.
+    for name in (
+        "vocab_size",
+        "hidden_size",
+        "num_heads",
+        "head_size",
+        "inner_size",
+        "untie_biases",
+    ):
+        if config.get(name) != ours[name]:
+            raise ValueError(
+                f"preset {path} has {name} {config.get(name)!r}; the model "
+                f"has {ours[name]!r}."
+            )
     file = os.path.join(path, WEIGHTS_FILE)
     if not os.path.isfile(file):
         raise FileNotFoundError(f"no weights at {file}.")
     try:
         model.load_weights(file)
     except (OSError, ValueError, KeyError) as error:
-        reason = " ".join(str(error).split())
+        # Keras lists every layer of the model: thousands of characters.
+        reason = textwrap.shorten(str(error), 400, placeholder=" ...")
         raise ValueError(f"{file} cannot be loaded: {reason}") from None
 
 

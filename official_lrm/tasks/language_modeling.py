@@ -159,7 +159,8 @@ class LanguageModelingTask(base_task.Task):
 
         Returns:
             A dict: `loss`, this replica's share of the mean loss in nats;
-            `gradient_norm` before clipping; `memories`.
+            `gradient_norm` before clipping; the `learning_rate` that was
+            applied; `memories`.
         """
         del metrics
         context = tf.distribute.get_replica_context()
@@ -174,8 +175,14 @@ class LanguageModelingTask(base_task.Task):
             )
             loss = -tf.reduce_mean(log_probs) / context.num_replicas_in_sync
         variables = model.trainable_variables
-        gradients = tape.gradient(loss, [v.value for v in variables])
-        gradients = [tf.convert_to_tensor(g) for g in gradients]
+        gradients = tape.gradient(
+            loss,
+            [variable.value for variable in variables],
+            # T=1 without any memory: one key, whose score does not matter.
+            unconnected_gradients=tf.UnconnectedGradients.ZERO,
+        )
+        gradients = [tf.convert_to_tensor(value) for value in gradients]
+        learning_rate = tf.identity(optimizer.learning_rate)
         gradients = context.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
         norm = tf.linalg.global_norm(gradients)
         if clip is not None:
@@ -186,6 +193,7 @@ class LanguageModelingTask(base_task.Task):
         return {
             self.loss: loss,
             "gradient_norm": norm,
+            "learning_rate": learning_rate,
             "memories": memories,
         }
 

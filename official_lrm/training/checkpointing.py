@@ -6,24 +6,17 @@ keyed by its path, with the step and a description of the run;
 of one host. The memories are written first and `ckpt-N` commits them.
 """
 
-import glob
 import json
 import os
 
 import tensorflow as tf
 from absl import logging
 
-# What TensorFlow raises for files that are torn, truncated or foreign.
-READ_ERRORS = (
-    tf.errors.DataLossError,
-    tf.errors.OutOfRangeError,
-    tf.errors.NotFoundError,
-    tf.errors.InvalidArgumentError,
-    tf.errors.FailedPreconditionError,
-    # What the checkpoint reader makes of the same in Python.
-    IndexError,
-    ValueError,
-)
+# What TensorFlow raises for files that are torn, truncated or foreign, and
+# what its reader makes of the same in Python.
+READ_ERRORS = (tf.errors.OpError, IndexError, ValueError)
+
+_FORMAT = 1
 
 
 class RunDescription(tf.train.experimental.PythonState):
@@ -34,7 +27,7 @@ class RunDescription(tf.train.experimental.PythonState):
     """
 
     def __init__(self, current):
-        self.current = dict(current)
+        self.current = {"format": _FORMAT, **current} if current else {}
         self.restored = None
 
     def serialize(self):
@@ -121,10 +114,10 @@ class MemoryCheckpointManager(tf.train.CheckpointManager):
 
     def _prune_memories(self):
         kept = {os.path.basename(path) for path in self.checkpoints}
-        pattern = os.path.join(glob.escape(self.directory), "ckpt-*.memories-*")
-        for path in glob.glob(pattern):
+        pattern = os.path.join(self.directory, "ckpt-*.memories-*")
+        for path in tf.io.gfile.glob(pattern):
             if os.path.basename(path).split(".memories-")[0] not in kept:
-                os.remove(path)
+                tf.io.gfile.remove(path)
 
     def restore_or_initialize(self):
         """Restores the newest checkpoint, or initializes the model.
@@ -137,10 +130,107 @@ class MemoryCheckpointManager(tf.train.CheckpointManager):
         """
         if self.latest_checkpoint is None:
             return super().restore_or_initialize()
-        path = self.latest_checkpoint
+        self.restore_from(self.latest_checkpoint)
+        return self.latest_checkpoint
+
+    def restore_from(self, path):
+        """Restores a checkpoint and tells the trainer to go on from it.
+
+        Args:
+            path: prefix of the files.
+
+        Raises:
+            ValueError: if it cannot be read or belongs to another run.
+        """
+        check_variables(
+            path,
+            {
+                "model": self._trainer.model_variables,
+                "optimizer": self._trainer.optimizer_variables,
+            },
+        )
+        # Before anything is overwritten.
+        self._trainer.check_run(path, read_description(path))
         restore(self.checkpoint, path).assert_consumed()
         self._trainer.resume(path)
-        return path
+
+
+def check_variables(path, groups):
+    """Compares the variables of a checkpoint with those of the program.
+
+    TensorFlow restores what fits and is silent, or fills pages, about the
+    rest.
+
+    Args:
+        path: prefix of the checkpoint.
+        groups: dict from "model" or "optimizer" to dicts of raw variables by
+            path.
+
+    Raises:
+        ValueError: naming the first variable that is missing, extra or of
+            another shape or dtype, and how many there are.
+    """
+    reader = _reader(path)
+    shapes = reader.get_variable_to_shape_map()
+    dtypes = reader.get_variable_to_dtype_map()
+    wrong = []
+    for group, variables in groups.items():
+        keys = {
+            f"{group}/{_escape(name)}{_VALUE}": (name, variable)
+            for name, variable in variables.items()
+        }
+        saved = {
+            key
+            for key in shapes
+            if key.startswith(f"{group}/") and key.endswith(_VALUE)
+        }
+        wrong += [f"lacks {keys[key][0]}" for key in keys if key not in saved]
+        wrong += [
+            f"has {key.removesuffix(_VALUE).replace('.S', '/')}, which is "
+            "none of this run's"
+            for key in sorted(saved - set(keys))
+        ]
+        for key in saved & set(keys):
+            name, variable = keys[key]
+            ours = (tuple(variable.shape), variable.dtype.base_dtype.name)
+            theirs = (tuple(shapes[key]), dtypes[key].name)
+            if ours != theirs:
+                wrong.append(
+                    f"has {name} as {theirs[1]} {list(theirs[0])}, not "
+                    f"{ours[1]} {list(ours[0])}"
+                )
+    if wrong:
+        more = f" (and {len(wrong) - 1} more)" if wrong[1:] else ""
+        raise ValueError(
+            f"checkpoint {path} is of another model: it {wrong[0]}{more}."
+        )
+
+
+def read_description(path) -> dict:
+    """Reads what a checkpoint says of its run.
+
+    Args:
+        path: prefix of the checkpoint.
+
+    Returns:
+        A dict, empty where the checkpoint says nothing.
+
+    Raises:
+        ValueError: if it cannot be read, or is of a newer format.
+    """
+    reader = _reader(path)
+    if not reader.has_tensor(_DESCRIPTION):
+        return {}
+    try:
+        description = json.loads(reader.get_tensor(_DESCRIPTION))
+    except READ_ERRORS as error:
+        raise _unreadable(path, error) from None
+    if description and description["format"] != _FORMAT:
+        raise ValueError(
+            f"checkpoint {path} has format {description['format']}; this "
+            f"release reads format {_FORMAT}."
+        )
+    return description
 
 
 def restore(checkpoint, path):
@@ -154,14 +244,32 @@ def restore(checkpoint, path):
         The load status.
 
     Raises:
-        ValueError: if the files are torn, or of a model of other sizes.
+        ValueError: if the files are torn.
     """
     try:
         return checkpoint.restore(path)
     except READ_ERRORS as error:
-        raise ValueError(
-            f"checkpoint {path} cannot be restored: {_reason(error)}"
-        ) from None
+        raise _unreadable(path, error) from None
+
+
+_VALUE = "/.ATTRIBUTES/VARIABLE_VALUE"
+_DESCRIPTION = "run/.ATTRIBUTES/py_state"
+
+
+def _escape(name):
+    # As TensorFlow's object graph names its children.
+    return name.replace(".", "..").replace("/", ".S")
+
+
+def _reader(path):
+    try:
+        return tf.train.load_checkpoint(path)
+    except READ_ERRORS as error:
+        raise _unreadable(path, error) from None
+
+
+def _unreadable(path, error):
+    return ValueError(f"checkpoint {path} cannot be read: {_reason(error)}")
 
 
 def write_memories(prefix, strategy, memories):

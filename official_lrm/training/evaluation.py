@@ -59,6 +59,28 @@ class EvaluationResult:
         )
 
 
+def fresh_memories(model, strategy, num_lanes):
+    """Memories of lanes that have seen nothing, on every replica.
+
+    Args:
+        model: a TransformerXLLanguageModel.
+        strategy: tf.distribute.Strategy.
+        num_lanes: B over all replicas, a multiple of their number.
+
+    Returns:
+        A dict of per-replica tensors.
+    """
+    per_replica = num_lanes // strategy.num_replicas_in_sync
+
+    # TPUStrategy runs nothing eagerly, and would turn an argument into a
+    # tensor and with it the batch size into an unknown one.
+    @tf.function
+    def make():
+        return strategy.run(lambda: model.initial_memories(per_replica))
+
+    return make()
+
+
 class Evaluator:
     """Runs a model over lanes, with fresh memories at each call.
 
@@ -89,7 +111,7 @@ class Evaluator:
         if max_steps is not None:
             steps = min(steps, max_steps)
         start = time.monotonic()
-        memories = self._fresh_memories(lanes.num_lanes)
+        memories = fresh_memories(self._model, self._strategy, lanes.num_lanes)
         nats, tokens, result = 0.0, 0.0, None
         iterator = iter(dataset)
         for step in range(steps):
@@ -111,11 +133,6 @@ class Evaluator:
             if progress is not None:
                 progress(step + 1, result)
         return result
-
-    def _fresh_memories(self, num_lanes):
-        strategy = self._strategy
-        per_replica = num_lanes // strategy.num_replicas_in_sync
-        return strategy.run(self._model.initial_memories, args=(per_replica,))
 
     def _distributed_step(self, inputs, memories):
         def replica_step(inputs, memories):

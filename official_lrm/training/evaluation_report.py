@@ -4,9 +4,12 @@ import dataclasses
 import json
 import sys
 
+import tensorflow as tf
+
 from official_lrm.configs.settings import resolve
 from official_lrm.data import ByteTokenizer, EvaluationLanes, load_corpus
 from official_lrm.memory.spans import MemorySpans
+from official_lrm.training.checkpointing import read_description
 from official_lrm.training.evaluation import Evaluator
 from official_lrm.training.loading import (
     is_preset,
@@ -60,12 +63,14 @@ def report(
     """
     if spans is not None and arrangement is not None:
         raise ValueError("give spans or num_long, not both.")
+    own_corpus = False
     if is_preset(path):
         corpus = corpus or "python_stdlib"
         segment_length = segment_length or _DEFAULT_SEGMENT_LENGTH
     else:
         settings = resolve(read_params(path))
         if corpus is None:
+            own_corpus = not input_path
             corpus = settings.corpus
             input_path = input_path or settings.input_path
         segment_length = segment_length or settings.train.segment_length
@@ -76,6 +81,10 @@ def report(
     ):
         if value is not None and value < 1:
             raise ValueError(f"{name} must be at least 1; got {value}.")
+    if decode_tokens < 0:
+        raise ValueError(
+            f"decode_tokens must not be negative; got {decode_tokens}."
+        )
     model = load_model(path, spans=spans)
     if arrangement is not None:
         spans = MemorySpans.arrange(len(model.spans), **arrangement)
@@ -87,6 +96,8 @@ def report(
             "none."
         )
     text = load_corpus(corpus, input_path or None)
+    if own_corpus:
+        _warn_of_other_text(path, text)
     tokenizer = read_tokenizer(path) or ByteTokenizer(model.vocab_size)
     tokens = tokenizer.encode(text.split(split))
     if max_tokens is not None:
@@ -99,9 +110,9 @@ def report(
         swept = [model.spans.with_long(length) for length in long_memory]
     results = []
     for row_spans in swept:
-        model = model.with_spans(row_spans)
         label = f"long {max(row_spans)}" if long_memory else "evaluate"
-        results.append(_score(model, tokens, lanes, segment_length, label))
+        row_model = model.with_spans(row_spans)
+        results.append(_score(row_model, tokens, lanes, segment_length, label))
     _print_table(results, model, long_memory)
     best = min(results, key=lambda result: result.nats)
     print(f"protocol: {best.protocol}")
@@ -162,14 +173,32 @@ def _print_table(results, model, long_memory):
         print("* the best")
 
 
+def _warn_of_other_text(path, text):
+    # Another Python or an edited file: its split may hold training text.
+    trained = read_description(tf.train.latest_checkpoint(path))
+    fingerprint = trained.get("corpus_fingerprint", text.fingerprint)
+    if fingerprint != text.fingerprint:
+        print(
+            f"warning: {path} was trained on other text (sha256 "
+            f"{fingerprint[:12]}); what follows is of sha256 "
+            f"{text.fingerprint[:12]}.",
+            file=sys.stderr,
+        )
+
+
 def _print_decoding(model, tokens, segment_length):
     # Decoding gives each query fewer keys than training at T did.
-    at_length = _score(model, tokens, 1, segment_length, f"T={segment_length}")
-    at_one = _score(model, tokens, 1, 1, "T=1")
+    both = [
+        _score(model, tokens, 1, length, f"T={length}")
+        for length in (segment_length, 1)
+    ]
+    figures = ", ".join(
+        f"T={result.segment_length} {result.bits_per_token:.4f} bpc"
+        for result in both
+    )
     print(
-        f"first {at_one.tokens:,} targets: T={segment_length} "
-        f"{at_length.bits_per_token:.4f} bpc, T=1 "
-        f"{at_one.bits_per_token:.4f} bpc (decoding one token at a time)"
+        f"first {both[1].tokens:,} targets, as training read them and as "
+        f"decoding does: {figures} (1 lane, cold, {model.spans!r})"
     )
 
 

@@ -1,6 +1,7 @@
 """Running an experiment with Model Garden's runner."""
 
 import os
+import tempfile
 
 import keras
 import orbit
@@ -10,6 +11,7 @@ from official.common import distribute_utils
 from official.core import task_factory, train_lib
 
 from official_lrm.configs.settings import resolve
+from official_lrm.models.presets import CONFIG_FILE
 from official_lrm.training.checkpointing import MemoryCheckpointManager
 from official_lrm.training.params import write_params
 from official_lrm.training.trainer import LanguageModelTrainer
@@ -22,13 +24,26 @@ MODES = ("train", "eval", "train_and_eval", "continuous_eval")
 class _Controller(orbit.Controller):
     """Orbit's controller; progress is the trainer's own line."""
 
+    def __init__(self, *, summary_interval=None, **kwargs):
+        self._write_interval = summary_interval or 1
+        super().__init__(summary_interval=summary_interval, **kwargs)
+
     def _train_n_steps(self, num_steps):
         with self.summary_manager.summary_writer().as_default():
             output = self.trainer.train(tf.constant(num_steps, tf.int32))
         for action in self.train_actions:
             action(output)
-        self.summary_manager.write_summaries(output)
-        self.summary_manager.flush()
+        if int(self.global_step) % self._write_interval == 0:
+            self.summary_manager.write_summaries(output)
+            self.summary_manager.flush()
+
+    def restore_checkpoint(self, checkpoint_path=None):
+        """Restores as a resumed run does, also when evaluating beside one."""
+        with self.strategy.scope():
+            if checkpoint_path is None:
+                return self.checkpoint_manager.restore_or_initialize()
+            self.checkpoint_manager.restore_from(checkpoint_path)
+            return checkpoint_path
 
 
 class _Runner(train_lib.OrbitExperimentRunner):
@@ -76,8 +91,6 @@ def run_experiment(params, mode, model_dir, strategy=None):
         strategy = build_strategy(params.runtime)
     keras.config.set_dtype_policy(settings.dtype_policy)
     keras.utils.set_random_seed(settings.seed)
-    if "train" in mode:
-        write_params(params, model_dir)
     with strategy.scope():
         task = task_factory.get_task(params.task, logging_dir=model_dir)
         logging.info("corpus: %s", task.corpus.description)
@@ -91,13 +104,46 @@ def run_experiment(params, mode, model_dir, strategy=None):
             trainer=trainer,
             controller_cls=_Controller,
         )
+    step = int(trainer.global_step.numpy())
+    if "train" in mode:
+        if step and params.task.init_checkpoint:
+            logging.warning(
+                "%s is not read: the run goes on from step %d of %s.",
+                params.task.init_checkpoint,
+                step,
+                model_dir,
+            )
+        if step >= settings.train_steps:
+            logging.warning(
+                "nothing to train: %s is at step %d, trainer.train_steps is "
+                "%d.",
+                model_dir,
+                step,
+                settings.train_steps,
+            )
+            return trainer
+        # Not before the checkpoint was found to be this run's: a refused run
+        # must leave the folder as it was.
+        write_params(params, model_dir)
     runner.run()
     trainer.close_progress()
     if "train" in mode:
-        trainer.model.save_to_preset(
-            os.path.join(model_dir, PRESET_FOLDER), task.tokenizer
-        )
+        _write_preset(trainer.model, task.tokenizer, model_dir)
     return trainer
+
+
+def _write_preset(model, tokenizer, model_dir):
+    # Keras writes to local disks only; a model_dir may be anywhere.
+    folder = os.path.join(model_dir, PRESET_FOLDER)
+    tf.io.gfile.makedirs(folder)
+    with tempfile.TemporaryDirectory() as scratch:
+        model.save_to_preset(scratch, tokenizer)
+        for name in sorted(os.listdir(scratch), key=lambda n: n == CONFIG_FILE):
+            tf.io.gfile.copy(
+                os.path.join(scratch, name),
+                os.path.join(folder, name),
+                overwrite=True,
+            )
 
 
 def build_trainer(params, settings, task, mode="train_and_eval"):
@@ -128,11 +174,30 @@ def build_trainer(params, settings, task, mode="train_and_eval"):
 
 
 def build_strategy(runtime):
-    """Builds the tf.distribute.Strategy of a Model Garden runtime config."""
+    """Builds the tf.distribute.Strategy of a Model Garden runtime config.
+
+    Args:
+        runtime: RuntimeConfig.
+
+    Raises:
+        ValueError: if it asks for devices that are not there.
+    """
+    visible = len(tf.config.list_physical_devices("GPU"))
+    if runtime.num_gpus > visible:
+        raise ValueError(
+            f"runtime.num_gpus must be at most {visible}, the GPUs that "
+            f"TensorFlow sees; got {runtime.num_gpus}."
+        )
+    if visible and not runtime.num_gpus:
+        logging.warning(
+            "training on the CPU: runtime.num_gpus is 0, TensorFlow sees %d.",
+            visible,
+        )
     return distribute_utils.get_distribution_strategy(
         distribution_strategy=runtime.distribution_strategy,
         all_reduce_alg=runtime.all_reduce_alg,
         num_gpus=runtime.num_gpus,
+        num_packs=runtime.num_packs,
         tpu_address=runtime.tpu,
         **runtime.model_parallelism(),
     )

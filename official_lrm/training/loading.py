@@ -4,12 +4,16 @@ import os
 
 import tensorflow as tf
 
-from official_lrm.configs.settings import model_arguments
+from official_lrm.configs.settings import resolve
 from official_lrm.data import ByteTokenizer, load_tokenizer
 from official_lrm.memory.spans import MemorySpans
 from official_lrm.models import TransformerXLLanguageModel
 from official_lrm.models.presets import CONFIG_FILE, TOKENIZER_FILE
-from official_lrm.training.checkpointing import restore, variables_by_path
+from official_lrm.training.checkpointing import (
+    check_variables,
+    restore,
+    variables_by_path,
+)
 from official_lrm.training.params import read_params
 
 
@@ -18,23 +22,28 @@ def is_preset(path) -> bool:
     return os.path.isfile(os.path.join(path, CONFIG_FILE))
 
 
-def load_model(path, spans=None):
+def load_model(path, spans=None, dtype=None):
     """Loads the model of a preset or of a model_dir's newest checkpoint.
 
     Args:
         path: the folder.
         spans: other memory spans than its own, for as many layers.
+        dtype: a Keras dtype policy or its name; None = the run's own, and
+            the global one for a preset.
 
     Returns:
-        A TransformerXLLanguageModel in the global dtype policy.
+        A TransformerXLLanguageModel.
 
     Raises:
         FileNotFoundError: if there is neither.
         ValueError: if its files cannot be read, or the spans do not fit.
     """
     if is_preset(path):
-        return TransformerXLLanguageModel.from_preset(path, spans=spans)
-    arguments = model_arguments(read_params(path).task.model)
+        return TransformerXLLanguageModel.from_preset(
+            path, spans=spans, dtype=dtype
+        )
+    settings = resolve(read_params(path))
+    arguments = dict(settings.model)
     checkpoint = tf.train.latest_checkpoint(path)
     if checkpoint is None:
         raise FileNotFoundError(f"{path} holds no checkpoint yet.")
@@ -46,17 +55,13 @@ def load_model(path, spans=None):
                 f"{len(spans)}: {list(spans)}."
             )
         arguments["spans"] = spans
-    model = TransformerXLLanguageModel(**arguments)
-    reader = tf.train.Checkpoint(model=variables_by_path(model.variables))
-    status = restore(reader, checkpoint)
-    status.expect_partial()  # There is an optimizer in it as well.
-    try:
-        status.assert_existing_objects_matched()
-    except AssertionError as error:
-        raise ValueError(
-            f"checkpoint {checkpoint} lacks variables of the model: "
-            f"{' '.join(str(error).split())}"
-        ) from None
+    model = TransformerXLLanguageModel(
+        **arguments, dtype=dtype or settings.dtype_policy
+    )
+    variables = variables_by_path(model.variables)
+    check_variables(checkpoint, {"model": variables})
+    # There is an optimizer in it as well.
+    restore(tf.train.Checkpoint(model=variables), checkpoint).expect_partial()
     return model
 
 

@@ -10,6 +10,7 @@ from official.core import exp_factory, train_utils
 from official_lrm.configs import EXPERIMENTS
 from official_lrm.configs.language_modeling import LanguageModelingConfig
 from official_lrm.configs.settings import resolve
+from official_lrm.models.language_model import check_arguments
 from official_lrm.models.parameter_count import count_parameters
 from official_lrm.models.presets import CONFIG_FILE
 
@@ -55,8 +56,26 @@ def parse_params(
         params.runtime.tpu = tpu
     if init_from:
         params.task.init_checkpoint = init_from
-    resolve(params)
+    check_model(params)
     return params
+
+
+def check_model(params):
+    """Validates a config, the model's arguments included.
+
+    Args:
+        params: ExperimentConfig.
+
+    Raises:
+        ValueError: naming the field, its value and what is allowed.
+    """
+    arguments = dict(resolve(params).model)
+    for name in ("spans", "same_length", "attend_to_empty"):
+        del arguments[name]
+    try:
+        check_arguments(**arguments)
+    except ValueError as error:
+        raise ValueError(f"task.model.{error}") from None
 
 
 def _override(params, source, what):
@@ -137,8 +156,11 @@ def write_params(params, model_dir):
     path = os.path.join(model_dir, PARAMS_FILE)
     try:
         tf.io.gfile.makedirs(model_dir)
-        with tf.io.gfile.GFile(path, "w") as stream:
+        # Whole or not at all: a run that dies here keeps its old one.
+        temporary = f"{path}.tmp"
+        with tf.io.gfile.GFile(temporary, "w") as stream:
             yaml.safe_dump(params.as_dict(), stream)
+        tf.io.gfile.rename(temporary, path, overwrite=True)
     except tf.errors.OpError as error:
         raise ValueError(
             f"model_dir {model_dir} cannot be written: {error.message}"

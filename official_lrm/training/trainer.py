@@ -1,5 +1,6 @@
 """The trainer that carries memories."""
 
+import dataclasses
 import math
 import time
 
@@ -13,8 +14,11 @@ from official_lrm.training.checkpointing import (
     read_memories,
     variables_by_path,
 )
-from official_lrm.training.evaluation import Evaluator
+from official_lrm.training.evaluation import Evaluator, fresh_memories
 from official_lrm.training.progress import ProgressLine
+
+# Logs of the last step of a host loop, the same on every replica.
+_LAST_STEP = ("learning_rate", "gradient_norm")
 
 
 class LanguageModelTrainer(base_trainer.Trainer):
@@ -63,10 +67,12 @@ class LanguageModelTrainer(base_trainer.Trainer):
         self._evaluator = Evaluator(model, self.strategy)
         self._loop = tf.function(self._run_loop)
         self._description = RunDescription(self._describe() if train else {})
+        self.model_variables = variables_by_path(model.variables)
+        self.optimizer_variables = variables_by_path(optimizer.variables)
         self._checkpoint = tf.train.Checkpoint(
             global_step=self.global_step,
-            model=variables_by_path(model.variables),
-            optimizer=variables_by_path(optimizer.variables),
+            model=self.model_variables,
+            optimizer=self.optimizer_variables,
             run=self._description,
         )
         self._progress = None
@@ -86,9 +92,8 @@ class LanguageModelTrainer(base_trainer.Trainer):
         return self._memories
 
     def _describe(self) -> dict:
-        lanes = self._settings.train
+        lanes, settings = self._settings.train, self._settings
         return {
-            "format": 1,
             "corpus": self.task.corpus.name,
             "corpus_fingerprint": self.task.corpus.fingerprint,
             "split": lanes.split,
@@ -96,24 +101,22 @@ class LanguageModelTrainer(base_trainer.Trainer):
             "segment_length": lanes.segment_length,
             "num_replicas": self.strategy.num_replicas_in_sync,
             "spans": list(self.model.spans),
-            "seed": self._settings.seed,
+            "dtype_policy": settings.dtype_policy,
+            "seed": settings.seed,
+            "optimizer": dataclasses.asdict(settings.optimizer),
         }
 
-    def resume(self, path):
-        """Goes on from a checkpoint that was just restored.
+    def check_run(self, path, restored):
+        """Refuses a checkpoint that this run cannot go on from.
 
         Args:
             path: prefix of the checkpoint.
+            restored: what it says of its run.
 
         Raises:
             ValueError: if it was trained on another text.
         """
-        self._train_iter = None
-        self._memories = self._restored_memories = None
-        current, restored = (
-            self._description.current,
-            (self._description.restored),
-        )
+        current = self._description.current
         if not current or not restored:
             return  # An evaluator, or a checkpoint before the first step.
         for name in ("corpus_fingerprint", "split"):
@@ -124,13 +127,31 @@ class LanguageModelTrainer(base_trainer.Trainer):
                     f"{current[name]}. Give another --model_dir, or start "
                     "from its weights with --init_from."
                 )
-        if restored["seed"] != current["seed"]:
-            logging.warning(
-                "task.seed is %s; the checkpoint's run had %s: dropout will "
-                "differ.",
-                current["seed"],
-                restored["seed"],
-            )
+
+    def resume(self, path):
+        """Goes on from a checkpoint that was just restored.
+
+        Args:
+            path: prefix of the checkpoint.
+        """
+        self._train_iter = None
+        self._memories = self._restored_memories = None
+        current = self._description.current
+        restored = self._description.restored
+        if not current or not restored:
+            return
+        for name, consequence in (
+            ("seed", "dropout is drawn anew"),
+            ("optimizer", "the learning rate goes on by this run's"),
+        ):
+            if restored[name] != current[name]:
+                logging.warning(
+                    "%s was %s and is %s: %s.",
+                    name,
+                    restored[name],
+                    current[name],
+                    consequence,
+                )
         changed = [
             f"{name} {restored[name]} -> {current[name]}"
             for name in (
@@ -138,6 +159,7 @@ class LanguageModelTrainer(base_trainer.Trainer):
                 "segment_length",
                 "num_replicas",
                 "spans",
+                "dtype_policy",
             )
             if restored[name] != current[name]
         ]
@@ -158,13 +180,16 @@ class LanguageModelTrainer(base_trainer.Trainer):
 
         Returns:
             A dict of scalars: `training_loss` in nats per token, `bpc`,
-            `learning_rate`, `gradient_norm` before clipping (the last two of
-            the last step), `tokens_per_second`.
+            `learning_rate` that was applied and `gradient_norm` before
+            clipping (both of the last step), `tokens_per_second`.
+
+        Raises:
+            ValueError: if the loss is not finite any more.
         """
         if self._train_iter is None:
             self._start()
         start = time.monotonic()
-        loss, gradient_norm, self._memories = self._loop(
+        loss, last, self._memories = self._loop(
             self._train_iter, num_steps, self._memories
         )
         loss = float(loss) / int(num_steps)
@@ -177,11 +202,18 @@ class LanguageModelTrainer(base_trainer.Trainer):
         self._tokens += tokens
         self._seconds += seconds
         step = int(self.global_step.numpy())
+        if not math.isfinite(loss):
+            raise ValueError(
+                f"the loss is {loss} after step {step}; nothing was saved "
+                "since the last checkpoint. Lower trainer.optimizer_config."
+                "learning_rate.cosine.initial_learning_rate, now "
+                f"{self._settings.optimizer.learning_rate:g}, or warm up "
+                "longer."
+            )
         logs = {
             "training_loss": loss,
             "bpc": loss / math.log(2),
-            "learning_rate": float(self.optimizer.learning_rate),
-            "gradient_norm": float(gradient_norm),
+            **{name: float(value) for name, value in last.items()},
             "tokens_per_second": tokens / seconds,
         }
         self._progress.update(
@@ -204,10 +236,9 @@ class LanguageModelTrainer(base_trainer.Trainer):
             start_step=step,
         )
         self._train_iter = iter(dataset)
-        per_replica = lanes.num_lanes // strategy.num_replicas_in_sync
         if self._restored_memories is None:
-            self._memories = strategy.run(
-                self.model.initial_memories, args=(per_replica,)
+            self._memories = fresh_memories(
+                self.model, strategy, lanes.num_lanes
             )
         else:
             replicas = self._restored_memories
@@ -224,7 +255,7 @@ class LanguageModelTrainer(base_trainer.Trainer):
 
     def _run_loop(self, iterator, num_steps, memories):
         loss = tf.zeros((), tf.float64)
-        gradient_norm = tf.zeros((), tf.float32)
+        last = {name: tf.zeros((), tf.float32) for name in _LAST_STEP}
         for _ in tf.range(num_steps):
             logs = self.strategy.run(
                 self._replica_step, args=(next(iterator), memories)
@@ -232,10 +263,11 @@ class LanguageModelTrainer(base_trainer.Trainer):
             memories = logs["memories"]
             total = tf.distribute.ReduceOp.SUM
             loss += self.strategy.reduce(total, logs["loss"], axis=None)
-            gradient_norm = self.strategy.experimental_local_results(
-                logs["gradient_norm"]
-            )[0]
-        return loss, gradient_norm, memories
+            last = {
+                name: self.strategy.experimental_local_results(logs[name])[0]
+                for name in _LAST_STEP
+            }
+        return loss, last, memories
 
     def _replica_step(self, inputs, memories):
         logs = self.task.train_step(
@@ -247,8 +279,8 @@ class LanguageModelTrainer(base_trainer.Trainer):
         self.global_step.assign_add(1)
         return {
             "loss": tf.cast(logs["loss"], tf.float64),
-            "gradient_norm": tf.cast(logs["gradient_norm"], tf.float32),
             "memories": logs["memories"],
+            **{name: tf.cast(logs[name], tf.float32) for name in _LAST_STEP},
         }
 
     def _dropout_seed(self):

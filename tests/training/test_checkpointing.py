@@ -112,6 +112,7 @@ def test_another_corpus_is_refused(
     [
         ({"lanes": 4}, "num_lanes 3 -> 4"),
         ({"segment_length": 11}, "segment_length 7 -> 11"),
+        ({"dtype": "bfloat16"}, "dtype_policy float32 -> mixed_bfloat16"),
         ({"spans": (5, 0, 17)}, r"spans \[5, 0, 13\] -> \[5, 0, 17\]"),
     ],
 )
@@ -156,10 +157,10 @@ def test_a_truncated_checkpoint_is_one_line(
     with open(data, "r+b") as stream:
         stream.truncate(os.path.getsize(data) // 2)
 
-    with pytest.raises(ValueError, match="cannot be restored") as error:
+    with pytest.raises(ValueError, match="cannot be read") as error:
         make_manager(make_trainer(params), tmp_path).restore_or_initialize()
     assert "\n" not in str(error.value)
-    with pytest.raises(ValueError, match="cannot be restored") as error:
+    with pytest.raises(ValueError, match="cannot be read") as error:
         load_model(str(tmp_path))
     assert path in str(error.value)
 
@@ -211,3 +212,58 @@ def test_load_model_reads_the_weights_and_takes_other_spans(
         np.testing.assert_array_equal(np.array(a), np.array(b))
     with pytest.raises(ValueError, match="must name 3 layers"):
         load_model(str(tmp_path), spans=(0, 3))
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (
+            {"spans": (5, 0, 13, 0)},
+            r"lacks transformer_xl/block_03/\S+ \(and \d+ more\)",
+        ),
+        (
+            {"spans": (5, 0)},
+            r"has model/transformer_xl/block_02/\S+, which is none",
+        ),
+        (
+            {"inner_size": 26},
+            r"float32 \[16, 24\], not float32 \[16, 26\] \(and",
+        ),
+        ({"dtype": "float64"}, r"as float32 \[.*\], not float64"),
+    ],
+)
+def test_another_model_is_one_short_line(
+    tmp_path, make_params, make_trainer, make_manager, train, change, reason
+):
+    """Given a checkpoint, when a run of another model resumes from it, then
+    it is refused before anything is overwritten."""
+    first = make_trainer(make_params())
+    train(first, 1)
+    make_manager(first, tmp_path / "run").save(1)
+    other = make_trainer(make_params(**change))
+    before = [np.array(weight) for weight in other.model.weights]
+
+    with pytest.raises(ValueError, match=reason) as error:
+        make_manager(other, tmp_path / "run").restore_or_initialize()
+
+    assert "\n" not in str(error.value)
+    assert len(str(error.value)) < 400
+    for old, new in zip(before, other.model.weights, strict=True):
+        np.testing.assert_array_equal(old, np.array(new))
+
+
+@pytest.mark.parametrize("suffix", [".index", ".memories-00000-of-00001.index"])
+def test_a_damaged_index_names_the_file(
+    tmp_path, make_params, make_trainer, make_manager, train, suffix
+):
+    params = make_params()
+    trainer = make_trainer(params)
+    train(trainer, 1)
+    path = make_manager(trainer, tmp_path / "run").save(1)
+    with open(path + suffix, "wb") as stream:
+        stream.write(b"no table")
+
+    with pytest.raises(ValueError, match="ckpt-1.* cannot be read"):
+        make_manager(
+            make_trainer(params), tmp_path / "run"
+        ).restore_or_initialize()

@@ -2,6 +2,7 @@
 
 import os
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -137,3 +138,61 @@ def test_folders_that_hold_no_model(tmp_path, params):
     with pytest.raises(ValueError, match="cannot be read") as error:
         read_params(str(tmp_path))
     assert "\n" not in str(error.value)
+
+
+def test_a_refused_run_leaves_the_folder_as_it_was(tmp_path, params):
+    """Given a trained model_dir, when runs of another model, of another text
+    or of fewer steps are started in it, then params.yaml stays."""
+    folder = str(tmp_path / "run")
+    run_experiment(params, "train", folder)
+    expected = read_params(folder).as_dict()
+
+    wider = params.replace()
+    wider.task.model.inner_size = 48
+    with pytest.raises(ValueError, match="is of another model"):
+        run_experiment(wider, "train", folder)
+    other = params.replace()
+    (tmp_path / "other.txt").write_bytes(b"another text. " * 99)
+    other.task.corpus.input_path = str(tmp_path / "other.txt")
+    with pytest.raises(ValueError, match="trained on another text"):
+        run_experiment(other, "train", folder)
+    shorter = params.replace()
+    shorter.trainer.train_steps = 3
+    run_experiment(shorter, "train", folder)
+
+    assert read_params(folder).as_dict() == expected
+
+
+def test_summaries_come_at_their_interval(tmp_path, params):
+    params.trainer.summary_interval = 4
+    folder = str(tmp_path / "run")
+
+    run_experiment(params, "train", folder)
+
+    assert set(_scalars(os.path.join(folder, "train"))["bpc"]) == {4}
+
+
+def test_a_preset_of_other_sizes_is_refused(tmp_path, params):
+    run_experiment(params, "train", str(tmp_path / "first"))
+    params.task.init_checkpoint = str(tmp_path / "first" / "preset")
+    shallow = params.replace()
+    shallow.task.model.num_layers = 2
+    shallow.task.model.spans.lengths = [5, 0]
+
+    with pytest.raises(ValueError, match="has 3 layers; the model has 2"):
+        run_experiment(shallow, "train", str(tmp_path / "second"))
+    params.task.model.inner_size = 48
+    with pytest.raises(ValueError, match="inner_size 24; the model has 48"):
+        run_experiment(params, "train", str(tmp_path / "third"))
+
+
+def test_a_bfloat16_run_is_loaded_as_one(tmp_path, params):
+    params.runtime.mixed_precision_dtype = "bfloat16"
+    folder = str(tmp_path / "run")
+    try:
+        run_experiment(params, "train", folder)
+    finally:
+        keras.config.set_dtype_policy("float32")
+
+    assert load_model(folder).compute_dtype == "bfloat16"
+    assert load_model(folder, dtype="float32").compute_dtype == "float32"

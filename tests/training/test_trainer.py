@@ -116,6 +116,8 @@ def test_clips_the_gradient_by_its_global_norm(make_params, make_trainer):
     applied = {}
 
     class Optimizer:
+        learning_rate = 0.5
+
         def apply(self, gradients, variables):
             applied["gradients"] = [np.array(g) for g in gradients]
 
@@ -173,3 +175,32 @@ def test_mixed_bfloat16_trains(make_params, make_trainer, train):
     assert trainer.memories["memory_02"].dtype == tf.bfloat16
     assert trainer.model.weights[0].dtype == "float32"
     assert losses[-1] < 0.8 * losses[0]
+
+
+def test_logs_the_learning_rate_that_was_applied(make_params, make_trainer):
+    trainer = make_trainer(make_params(learning_rate=0.01))
+    schedule = trainer.optimizer._learning_rate
+
+    logs = [trainer.train(tf.constant(n)) for n in (1, 3)]
+
+    assert logs[0]["learning_rate"] == float(schedule(0))
+    assert logs[1]["learning_rate"] == float(schedule(3))
+
+
+def test_a_loss_that_is_not_finite_ends_the_run(make_params, make_trainer):
+    trainer = make_trainer(make_params(learning_rate=1e30))
+
+    with pytest.raises(ValueError, match="the loss is nan after step") as error:
+        for _ in range(9):
+            trainer.train(tf.constant(1))
+
+    assert "1e+30" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_one_token_a_segment_and_no_memory(make_params, make_trainer, train):
+    """Given a single key, whose score does not matter: its kernels have no
+    gradient."""
+    trainer = make_trainer(make_params(spans=(0, 0), segment_length=1))
+
+    assert np.isfinite(train(trainer, 2)).all()
