@@ -79,7 +79,7 @@ def main():
         with open(FLAGS.prompt_file, "rb") as stream:
             prompt = stream.read()
     rate = text_stream.write_text(
-        FLAGS.model,
+        *open_model(FLAGS.model),
         prompt,
         sys.stdout,
         max_new_tokens=FLAGS.max_new_tokens,
@@ -92,6 +92,25 @@ def main():
     )
     if rate:
         print(f"{rate:,.0f} tokens/s", file=sys.stderr)
+
+
+def open_model(path):
+    """Opens what --model names.
+
+    Args:
+        path: a model_dir (its newest checkpoint is taken), a preset or an
+            export.
+
+    Returns:
+        (TextGenerator, tokenizer).
+    """
+    from official_lrm.serving import TextGenerator, text_stream
+
+    if not os.path.isfile(os.path.join(path, "params.yaml")):
+        return text_stream.open_generator(path)
+    from official_lrm.training import load_model, read_tokenizer
+
+    return TextGenerator.from_model(load_model(path)), read_tokenizer(path)
 
 
 if __name__ == "__main__":

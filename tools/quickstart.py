@@ -76,7 +76,7 @@ def main():
         f"--prompt='def ' --max_new_tokens={FLAGS.characters}",
     )
     rate = text_stream.write_text(
-        path,
+        *text_stream.open_generator(path),
         b"def ",
         sys.stdout,
         max_new_tokens=FLAGS.characters,

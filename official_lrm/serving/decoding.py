@@ -28,7 +28,7 @@ def generate_tokens(
             results do not depend on how a generation is cut into calls.
         tokens: [B, T] int32, T >= 1.
         memories: the dict that the model takes.
-        max_new_tokens: [B] int32.
+        max_new_tokens: [B] int32, 0 or more.
         temperature: [B] float32; 0 = the likeliest token.
         top_k: [B] int32; 0 = off.
         top_p: [B] float32; 1 = off.
@@ -42,7 +42,9 @@ def generate_tokens(
             the next call passes as `tokens`.
     """
     seed_words = tf.bitcast(seed, tf.uint32)  # [B, 2]
-    columns = tf.range(tf.reduce_max(max_new_tokens))[None, :]  # [1, W]
+    # The maximum over no lanes is the least int32.
+    width = tf.maximum(tf.reduce_max(max_new_tokens), 0)
+    columns = tf.range(width)[None, :]  # [1, W]
 
     def draw(logits, memories, active, generated, lengths):
         drawn = sample_tokens(
@@ -71,7 +73,7 @@ def generate_tokens(
 
     logits, memories = model.next_logits(tokens, memories)
     batch_size = tf.shape(tokens)[0]
-    generated = tf.fill([batch_size, tf.shape(columns)[1]], -1)
+    generated = tf.fill([batch_size, width], -1)
     lengths = tf.zeros([batch_size], tf.int32)
     state = draw(logits, memories, max_new_tokens > 0, generated, lengths)
     # Shapes that the loop may not be seen to change.

@@ -69,7 +69,7 @@ def versions(export_dir) -> list[int]:
     """The versions in a folder, in ascending order; none if it is missing."""
     if not os.path.isdir(export_dir):
         return []
-    names = (name for name in os.listdir(export_dir) if name.isdigit())
+    names = (name for name in os.listdir(export_dir) if name.isdecimal())
     return sorted(int(name) for name in names)
 
 

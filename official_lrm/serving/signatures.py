@@ -5,6 +5,10 @@ import tensorflow as tf
 from official_lrm.memory.state import POSITION
 from official_lrm.serving.decoding import generate_tokens
 
+#: Of one call of `generate`, whose output is as wide; more take more calls,
+#: which changes nothing. Without it one request could ask for 8 GiB.
+MAX_NEW_TOKENS = 2**16
+
 # Inputs of `generate` [B] beside tokens and memories.
 _SAMPLING = {
     "max_new_tokens": tf.int32,
@@ -31,7 +35,9 @@ class ServingModule(tf.Module):
     `position` [B] int32; names, shapes and dtypes are the same in and out, so
     that a response is the next request. Batch and T are free. The inputs of
     `generate` are described in `decoding.generate_tokens`; it always runs
-    with `same_length`, the others as the model does.
+    with `same_length`, the others as the model does, and writes at most
+    `MAX_NEW_TOKENS` in a call. Wrong values, shapes and numbers of lanes are
+    refused with INVALID_ARGUMENT and a message that names the input.
 
     Args:
         model: a TransformerXLLanguageModel.
@@ -81,34 +87,31 @@ class ServingModule(tf.Module):
         return self._predict(tokens, **memories)
 
     def _predict(self, tokens, **memories):
-        self._check(tokens=tokens, position=memories[POSITION])
-        logits, memories = self._model.value(tokens, memories)
+        ids, memories = self._checked({"tokens": tokens}, memories)
+        logits, memories = self._model.value(ids["tokens"], memories)
         return {"logits": logits, **memories}
 
     def _score(self, tokens, targets, **memories):
-        self._check(tokens=tokens, targets=targets, position=memories[POSITION])
-        log_probs, memories = self._model.value.score(tokens, targets, memories)
+        ids = {"tokens": tokens, "targets": targets}
+        ids, memories = self._checked(ids, memories)
+        log_probs, memories = self._model.value.score(
+            ids["tokens"], ids["targets"], memories
+        )
         return {"log_probs": log_probs, **memories}
 
     def _generate(self, tokens, **inputs):
         sampling = {name: inputs.pop(name) for name in _SAMPLING}
-        memories = inputs
-        self._check(tokens=tokens, position=memories[POSITION])
-        tf.debugging.assert_positive(
-            tf.shape(tokens)[1],
-            "tokens must hold at least one token a lane",
+        sampling = _after(
+            [*_lanes_assertions(tokens, sampling), *_ranges(sampling)],
+            sampling,
         )
-        for name in ("max_new_tokens", "temperature", "top_k"):
-            tf.debugging.assert_non_negative(
-                sampling[name], f"{name} must not be negative"
-            )
-        top_p = sampling["top_p"]
-        tf.debugging.Assert(
-            tf.reduce_all((top_p > 0) & (top_p <= 1)),
-            ["top_p must be above 0 and at most 1; got", top_p],
+        some = tf.debugging.Assert(
+            tf.shape(tokens)[1] > 0,
+            ["tokens must hold at least one token a lane; got none"],
         )
+        ids, memories = self._checked({"tokens": tokens}, inputs, [some])
         generated, lengths, memories = generate_tokens(
-            self._decoder.value, tokens, memories, **sampling
+            self._decoder.value, ids["tokens"], memories, **sampling
         )
         return {
             "generated": generated,
@@ -116,24 +119,86 @@ class ServingModule(tf.Module):
             **memories,
         }
 
-    def _check(self, position, **ids):
+    def _checked(self, ids, memories, assertions=()):
+        """Token ids and memories, to be read once they are found right."""
         # A gather on a GPU returns zeros for what is out of range; a client's
         # mistake must not turn into text.
         vocab_size = self._model.value.vocab_size
+        tokens = ids["tokens"]
+        assertions = list(assertions)
         for name, values in ids.items():
-            tf.debugging.Assert(
-                tf.reduce_all((values >= 0) & (values < vocab_size)),
-                [
-                    f"{name} must be from 0 to {vocab_size - 1}; got values "
-                    "from",
-                    tf.reduce_min(values),
-                    "to",
-                    tf.reduce_max(values),
-                ],
+            assertions += [
+                tf.debugging.assert_equal(
+                    tf.shape(values),
+                    tf.shape(tokens),
+                    f"{name} must have the shape of tokens",
+                ),
+                tf.debugging.Assert(
+                    tf.reduce_all((values >= 0) & (values < vocab_size)),
+                    [
+                        f"{name} must be from 0 to {vocab_size - 1}; got "
+                        "values from",
+                        tf.reduce_min(values),
+                        "to",
+                        tf.reduce_max(values),
+                    ],
+                ),
+            ]
+        assertions += _lanes_assertions(tokens, memories)
+        assertions.append(
+            tf.debugging.assert_non_negative(
+                memories[POSITION], "position must not be negative"
             )
-        tf.debugging.assert_non_negative(
-            position, "position must not be negative"
         )
+        # A runtime does not compare what it is fed with a signature's shapes.
+        specs = self._model.value.memory_specs()
+        memories = {
+            name: tf.ensure_shape(value, specs[name].shape)
+            for name, value in memories.items()
+        }
+        return _after(assertions, ids), _after(assertions, memories)
+
+
+def _ranges(sampling):
+    """Assertions on the values of `generate`'s inputs."""
+    count = sampling["max_new_tokens"]
+    temperature, top_p = sampling["temperature"], sampling["top_p"]
+    return [
+        tf.debugging.Assert(
+            tf.reduce_all((count >= 0) & (count <= MAX_NEW_TOKENS)),
+            [f"max_new_tokens must be from 0 to {MAX_NEW_TOKENS}; got", count],
+        ),
+        tf.debugging.Assert(
+            tf.reduce_all((temperature >= 0) & (temperature < float("inf"))),
+            ["temperature must be finite and not negative; got", temperature],
+        ),
+        tf.debugging.assert_non_negative(
+            sampling["top_k"], "top_k must not be negative"
+        ),
+        tf.debugging.Assert(
+            tf.reduce_all((top_p > 0) & (top_p <= 1)),
+            ["top_p must be above 0 and at most 1; got", top_p],
+        ),
+    ]
+
+
+def _lanes_assertions(tokens, values):
+    """Assertions that all have a row for each lane: nothing is broadcast."""
+    return [
+        tf.debugging.assert_equal(
+            tf.shape(value)[0],
+            tf.shape(tokens)[0],
+            f"{name} must have as many lanes as tokens",
+        )
+        for name, value in values.items()
+    ]
+
+
+def _after(assertions, values):
+    # Without it an operation that the wrong input breaks may be faster than
+    # the assertion, and its message then hides what was wrong.
+    with tf.control_dependencies(assertions):
+        return {name: tf.identity(value) for name, value in values.items()}
 
 
 class _Untracked:

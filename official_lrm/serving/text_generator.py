@@ -5,7 +5,7 @@ import os
 import numpy as np
 import tensorflow as tf
 
-from official_lrm.serving.signatures import ServingModule
+from official_lrm.serving.signatures import MAX_NEW_TOKENS, ServingModule
 
 
 class TextGenerator:
@@ -95,8 +95,15 @@ class TextGenerator:
             1-D int32 arrays of new tokens.
 
         Raises:
-            ValueError: for an empty prompt.
+            ValueError: for an empty prompt or a call of no tokens.
         """
+        for name, value in (
+            ("tokens_per_call", tokens_per_call),
+            ("prompt_tokens_per_call", prompt_tokens_per_call),
+        ):
+            if value < 1:
+                raise ValueError(f"{name} must be at least 1; got {value}.")
+        tokens_per_call = min(tokens_per_call, MAX_NEW_TOKENS)
         prompt = np.asarray(prompt).astype(np.int32)
         if not prompt.size:
             raise ValueError("prompt must hold at least one token; got none.")

@@ -20,8 +20,8 @@ def open_generator(path):
     """Opens a preset or an export.
 
     Args:
-        path: a preset; a model_dir, whose preset is taken; one version of an
-            export, or the folder above it for its newest version.
+        path: a preset; one version of an export, or the folder above it for
+            its newest version.
 
     Returns:
         (TextGenerator, tokenizer).
@@ -29,17 +29,15 @@ def open_generator(path):
     Raises:
         FileNotFoundError: if there is none of these.
     """
-    for folder in (path, os.path.join(path, "preset")):
-        if os.path.isfile(os.path.join(folder, CONFIG_FILE)):
-            model = TransformerXLLanguageModel.from_preset(folder)
-            file = os.path.join(folder, PRESET_TOKENIZER)
-            return TextGenerator.from_model(model), _tokenizer(file)
+    if os.path.isfile(os.path.join(path, CONFIG_FILE)):
+        model = TransformerXLLanguageModel.from_preset(path)
+        file = os.path.join(path, PRESET_TOKENIZER)
+        return TextGenerator.from_model(model), _tokenizer(file)
     if not os.path.isfile(os.path.join(path, "saved_model.pb")):
         found = versions(path)
         if not found:
             raise FileNotFoundError(
-                f"{path} is neither a preset, a model_dir with one, nor an "
-                "export."
+                f"{path} is neither a model_dir, a preset nor an export."
             )
         path = os.path.join(path, str(max(found)))
     file = os.path.join(path, EXTRA_FOLDER, TOKENIZER_FILE)
@@ -50,11 +48,12 @@ def _tokenizer(file):
     return load_tokenizer(file) if os.path.isfile(file) else ByteTokenizer()
 
 
-def write_text(path, prompt, stream, **sampling) -> float:
+def write_text(generator, tokenizer, prompt, stream, **sampling) -> float:
     """Writes a prompt and what follows it, as it is generated.
 
     Args:
-        path: as for `open_generator`.
+        generator: a TextGenerator.
+        tokenizer: what turns bytes into its tokens and back.
         prompt: bytes, at least one.
         stream: text stream; bytes that are no UTF-8 are shown as U+FFFD.
         **sampling: arguments of `TextGenerator.stream`.
@@ -67,7 +66,6 @@ def write_text(path, prompt, stream, **sampling) -> float:
     """
     if not prompt:
         raise ValueError("prompt must hold at least one byte; got none.")
-    generator, tokenizer = open_generator(path)
     tokens = tokenizer.encode(prompt)
     decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
     stream.write(decoder.decode(prompt))
