@@ -1,8 +1,5 @@
 """A Transformer-XL language model with memory spans per layer."""
 
-import numbers
-import operator
-
 import keras
 from keras import ops
 
@@ -13,16 +10,9 @@ from official_lrm.memory.state import (
     initial_memories,
     memory_specs,
 )
+from official_lrm.models import presets
+from official_lrm.models.arguments import check_adaptive, check_arguments
 from official_lrm.models.transformer_xl import TransformerXL
-
-# Of the adaptive softmax, whose place is kept in the constructor.
-_ADAPTIVE_DEFAULTS = {
-    "cutoffs": (),
-    "div_value": 1,
-    "embedding_size": None,
-    "tie_embeddings": True,
-    "share_projections": True,
-}
 
 
 @keras.saving.register_keras_serializable("official_lrm")
@@ -111,7 +101,7 @@ class TransformerXLLanguageModel(keras.Model):
             initializer_stddev=initializer_stddev,
             clamp_length=clamp_length,
         )
-        _check_adaptive(
+        check_adaptive(
             cutoffs=(
                 tuple(cutoffs) if hasattr(cutoffs, "__iter__") else cutoffs
             ),
@@ -333,8 +323,6 @@ class TransformerXLLanguageModel(keras.Model):
             path: the folder; made if missing.
             tokenizer: saved beside the weights, or None.
         """
-        from official_lrm.models import presets
-
         presets.save_preset(self, path, tokenizer)
 
     @classmethod
@@ -353,9 +341,7 @@ class TransformerXLLanguageModel(keras.Model):
             FileNotFoundError: if the folder holds no preset.
             ValueError: naming what in the preset cannot be read.
         """
-        from official_lrm.models import presets
-
-        return presets.load_preset(path, spans=spans, dtype=dtype)
+        return presets.load_preset(cls, path, spans=spans, dtype=dtype)
 
     def _geometry(self):
         return {
@@ -390,89 +376,3 @@ class TransformerXLLanguageModel(keras.Model):
 
 def _statistics_dtype(compute_dtype):
     return "float64" if compute_dtype == "float64" else "float32"
-
-
-def check_arguments(
-    vocab_size,
-    hidden_size,
-    num_heads,
-    head_size,
-    inner_size,
-    dropout,
-    attention_dropout,
-    untie_biases,
-    layer_norm_epsilon,
-    initializer_stddev,
-    clamp_length,
-):
-    """Validates arguments of TransformerXLLanguageModel without building one.
-
-    Returns:
-        A dict of those that weights and dropout depend on, as plain Python
-        numbers, and `clamp_length`.
-
-    Raises:
-        ValueError: naming the argument, its value and what is allowed.
-    """
-    config = {
-        "vocab_size": _size("vocab_size", vocab_size),
-        "hidden_size": _size("hidden_size", hidden_size),
-        "num_heads": _size("num_heads", num_heads),
-        "head_size": _size("head_size", head_size),
-        "inner_size": _size("inner_size", inner_size),
-        "dropout": _rate("dropout", dropout),
-        "attention_dropout": _rate("attention_dropout", attention_dropout),
-        "untie_biases": bool(untie_biases),
-        "layer_norm_epsilon": _positive(
-            "layer_norm_epsilon", layer_norm_epsilon
-        ),
-        "initializer_stddev": _positive(
-            "initializer_stddev", initializer_stddev
-        ),
-    }
-    if config["hidden_size"] % 2:
-        raise ValueError(
-            "hidden_size must be even (half sines, half cosines); got "
-            f"{hidden_size}."
-        )
-    if clamp_length is not None:
-        clamp_length = _size("clamp_length", clamp_length, " or None")
-    return config, clamp_length
-
-
-def _size(name, value, otherwise=""):
-    # operator.index takes the integers of NumPy too; bool is one to Python.
-    try:
-        size = 0 if isinstance(value, bool) else operator.index(value)
-    except TypeError:
-        size = 0
-    if size < 1:
-        raise ValueError(
-            f"{name} must be a positive integer{otherwise}; got {value!r}."
-        )
-    return size
-
-
-def _rate(name, value):
-    if not _is_number(value) or not 0 <= value < 1:
-        raise ValueError(f"{name} must be from 0 to below 1; got {value!r}.")
-    return float(value)
-
-
-def _positive(name, value):
-    if not _is_number(value) or not 0 < value < float("inf"):
-        raise ValueError(f"{name} must be a positive number; got {value!r}.")
-    return float(value)
-
-
-def _is_number(value):
-    return isinstance(value, numbers.Real) and not isinstance(value, bool)
-
-
-def _check_adaptive(**arguments):
-    for name, value in arguments.items():
-        if value != _ADAPTIVE_DEFAULTS[name]:
-            raise ValueError(
-                f"{name} must be {_ADAPTIVE_DEFAULTS[name]!r}: this version "
-                f"has one softmax over the whole vocabulary; got {value!r}."
-            )

@@ -11,7 +11,6 @@ import textwrap
 import keras
 
 from official_lrm.memory.spans import MemorySpans
-from official_lrm.models.language_model import TransformerXLLanguageModel
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.weights.h5"
@@ -41,10 +40,11 @@ def save_preset(model, path, tokenizer=None):
     _write_json(os.path.join(path, CONFIG_FILE), config)
 
 
-def load_preset(path, spans=None, dtype=None):
+def load_preset(model_class, path, spans=None, dtype=None):
     """Builds the model of a preset.
 
     Args:
+        model_class: TransformerXLLanguageModel.
         path: the folder.
         spans: other memory spans than the preset's, for as many layers.
         dtype: a Keras dtype policy or its name; None = the global one.
@@ -69,9 +69,7 @@ def load_preset(path, spans=None, dtype=None):
     if dtype is not None:
         dtype = keras.dtype_policies.get(dtype)
     try:
-        model = TransformerXLLanguageModel.from_config(
-            {**config, "dtype": dtype}
-        )
+        model = model_class.from_config({**config, "dtype": dtype})
     except (TypeError, KeyError, ValueError) as error:
         raise ValueError(
             f"{os.path.join(path, CONFIG_FILE)} does not describe a model: "

@@ -10,7 +10,7 @@ from official.core import exp_factory, train_utils
 from official_lrm.configs import EXPERIMENTS
 from official_lrm.configs.language_modeling import LanguageModelingConfig
 from official_lrm.configs.settings import resolve
-from official_lrm.models.language_model import check_arguments
+from official_lrm.models.arguments import check_arguments
 from official_lrm.models.parameter_count import count_parameters
 from official_lrm.models.presets import CONFIG_FILE
 
