@@ -98,6 +98,7 @@ class MemoryCheckpointManager(tf.train.CheckpointManager):
         prefix = os.path.join(self.directory, f"ckpt-{step}")
         if self.latest_checkpoint == prefix:
             return None  # Saved at this very step already.
+        self._trainer.close_progress()  # Orbit will say that it was saved.
         memories = self._trainer.memories
         if memories is not None:
             write_memories(prefix, self._trainer.strategy, memories)
