@@ -1,9 +1,15 @@
 """Tests of the byte tokenizer."""
 
+import json
+
 import numpy as np
 import pytest
 
-from official_lrm.data import ByteTokenizer
+from official_lrm.data import (
+    ByteTokenizer,
+    load_tokenizer,
+    tokenizer_from_config,
+)
 
 
 def test_a_str_becomes_the_bytes_of_its_utf8():
@@ -86,5 +92,23 @@ def test_a_wrong_vocabulary_size_is_refused(vocab_size):
 
 def test_the_config_makes_the_same_tokenizer():
     config = ByteTokenizer(vocab_size=131).get_config()
-    assert config == {"vocab_size": 131}
-    assert ByteTokenizer(**config).vocab_size == 131
+    assert config == {"type": "bytes", "vocab_size": 131}
+    assert tokenizer_from_config(config).get_config() == config
+
+
+def test_a_file_makes_the_same_tokenizer(tmp_path):
+    path = tmp_path / "tokenizer.json"
+    path.write_text(json.dumps(ByteTokenizer(131).get_config()))
+    assert load_tokenizer(path).vocab_size == 131
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["{", "[]", '{"type": "words"}', '{"type": "bytes", "vocab_size": 999}'],
+)
+def test_a_file_of_no_tokenizer_is_refused_by_name(tmp_path, text):
+    path = tmp_path / "tokenizer.json"
+    path.write_text(text)
+    with pytest.raises(ValueError, match="tokenizer.json") as error:
+        load_tokenizer(path)
+    assert "\n" not in str(error.value)
