@@ -1,0 +1,119 @@
+"""Small models and their exports, made once."""
+
+import types
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import official_lrm as lrm
+from official_lrm import serving
+from official_lrm.data import ByteTokenizer
+
+# V, D, N, H, F; tests add B = 3 lanes and segments of T.
+SIZES = {
+    "vocab_size": 23,
+    "hidden_size": 10,
+    "num_heads": 2,
+    "head_size": 7,
+    "inner_size": 17,
+}
+RETAINED = (128, 0, 2304)
+SHORT = (5, 0, 11)
+
+
+def make_model(spans=SHORT, weights_seed=2, **kwargs):
+    model = lrm.TransformerXLLanguageModel(spans=spans, **{**SIZES, **kwargs})
+    # Initial weights are so small that every token would be as likely.
+    rng = np.random.default_rng(weights_seed)
+    for weight in model.weights:
+        value = rng.normal(size=weight.shape) * 0.4
+        weight.assign(value + (weight.name == "gamma"))
+    return model
+
+
+@pytest.fixture(scope="session", name="make_model")
+def make_model_fixture():
+    return make_model
+
+
+def make_export(folder, model, tokenizer=None):
+    """The model, its export's path, and the export as TensorFlow loads it."""
+    path = serving.export_saved_model(model, folder, tokenizer=tokenizer)
+    return types.SimpleNamespace(
+        model=model, path=path, loaded=tf.saved_model.load(path)
+    )
+
+
+@pytest.fixture(scope="session")
+def retained(tmp_path_factory):
+    """Of a model that retains memories in layers 0 and 2 only."""
+    model = make_model(RETAINED)
+    return make_export(str(tmp_path_factory.mktemp("retained")), model)
+
+
+@pytest.fixture(scope="session")
+def short(tmp_path_factory):
+    """Of a model whose memories are soon full."""
+    model = make_model(SHORT)
+    return make_export(str(tmp_path_factory.mktemp("short")), model)
+
+
+@pytest.fixture(scope="session")
+def of_bytes(tmp_path_factory):
+    """Of a model of bytes, with its tokenizer."""
+    model = make_model(SHORT, vocab_size=256)
+    folder = str(tmp_path_factory.mktemp("of_bytes"))
+    return make_export(folder, model, ByteTokenizer())
+
+
+@pytest.fixture
+def make_tokens():
+    def make(batch_size, length, seed=3):
+        rng = np.random.default_rng(seed)
+        shape = (batch_size, length)
+        return rng.integers(0, SIZES["vocab_size"], shape, dtype="int32")
+
+    return make
+
+
+@pytest.fixture
+def in_the_middle(make_tokens):
+    """Memories of 3 lanes that have seen 0, 3 and 2309 tokens."""
+
+    def make(model):
+        fresh = model.initial_memories(1)
+        lanes = [fresh]
+        for length in (3, 2309):
+            memories = fresh
+            tokens = make_tokens(1, length, seed=length)
+            for start in range(0, length, 577):
+                _, memories = model(tokens[:, start : start + 577], memories)
+            lanes.append(memories)
+        return {
+            name: np.concatenate([np.array(lane[name]) for lane in lanes])
+            for name in fresh
+        }
+
+    return make
+
+
+@pytest.fixture
+def assert_memories_equal():
+    """Compares memories, exactly where no tolerance is given."""
+
+    def check(memories, expected, atol=0):
+        assert memories.keys() == expected.keys()
+        for name, value in expected.items():
+            value, other = np.array(value), np.array(memories[name])
+            assert other.shape == value.shape
+            assert other.dtype == value.dtype
+            np.testing.assert_allclose(
+                other.astype("float64"),
+                value.astype("float64"),
+                rtol=0,
+                atol=atol,
+                err_msg=name,
+            )
+
+    return check
