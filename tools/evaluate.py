@@ -34,10 +34,16 @@ flags.DEFINE_integer(
     None,
     "T, tokens at once; by default the model_dir's training T, 128 for a "
     "preset.",
+    lower_bound=1,
 )
-flags.DEFINE_integer("lanes", 1, "Lanes that the text is cut into.")
 flags.DEFINE_integer(
-    "max_tokens", None, "Score only so many targets, the first of the split."
+    "lanes", 1, "Lanes that the text is cut into.", lower_bound=1
+)
+flags.DEFINE_integer(
+    "max_tokens",
+    None,
+    "Score only so many targets, the first of the split.",
+    lower_bound=1,
 )
 flags.DEFINE_string(
     "spans", None, "Other memory lengths, one per layer, separated by commas."
@@ -58,6 +64,7 @@ flags.DEFINE_integer(
     2000,
     "Also score the first so many targets one token at a time (T=1), as "
     "decoding reads them; 0 = do not.",
+    lower_bound=0,
 )
 flags.DEFINE_string("output", None, "Write the figures as JSON lines too.")
 

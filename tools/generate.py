@@ -76,6 +76,8 @@ def main():
     # The bytes as they were given, be they UTF-8 or not.
     prompt = os.fsencode(FLAGS.prompt)
     if FLAGS.prompt_file:
+        if FLAGS["prompt"].present:
+            raise ValueError("give --prompt or --prompt_file, not both.")
         with open(FLAGS.prompt_file, "rb") as stream:
             prompt = stream.read()
     rate = text_stream.write_text(

@@ -32,7 +32,10 @@ flags.DEFINE_string(
 flags.DEFINE_integer("long", 2304, "Span of the long layers.")
 flags.DEFINE_integer("short", 128, "Span of all others.")
 flags.DEFINE_integer(
-    "test_long", 6000, "Span of the long layers at test time; 0 = not shown."
+    "test_long",
+    6000,
+    "Span of the long layers at test time; 0 = not shown.",
+    lower_bound=0,
 )
 for _name, _help in (
     ("hidden_size", "D, for the state's bytes."),
@@ -41,9 +44,13 @@ for _name, _help in (
     ("inner_size", "F."),
     ("vocab_size", "V."),
 ):
-    flags.DEFINE_integer(_name, None, f"{_help} Not with a config.")
+    flags.DEFINE_integer(
+        _name, None, f"{_help} Not with a config.", lower_bound=1
+    )
 flags.DEFINE_bool("untie_biases", False, "Attention biases of each layer.")
-flags.DEFINE_integer("batch_size", 1, "Lanes to count the state of.")
+flags.DEFINE_integer(
+    "batch_size", 1, "Lanes to count the state of.", lower_bound=1
+)
 flags.DEFINE_enum(
     "dtype", "float32", ["float32", "bfloat16", "float64"], "Of the state."
 )

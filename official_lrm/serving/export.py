@@ -31,13 +31,14 @@ def export_saved_model(model, export_dir, version=None, tokenizer=None):
         The path of the SavedModel.
 
     Raises:
-        ValueError: if the version exists or is not a positive integer.
+        ValueError: if the version exists or is not a positive 64-bit integer.
     """
     if version is None:
         version = next_version(export_dir)
-    if isinstance(version, bool) or not isinstance(version, int) or version < 1:
+    is_integer = isinstance(version, int) and not isinstance(version, bool)
+    if not is_integer or not 1 <= version < 2**63:
         raise ValueError(
-            f"version must be a positive integer; got {version!r}."
+            f"version must be a positive 64-bit integer; got {version!r}."
         )
     path = os.path.join(export_dir, str(version))
     if os.path.exists(path):
