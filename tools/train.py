@@ -72,6 +72,7 @@ def main():
     )
     print(experiment_params.describe(params))
     if FLAGS.dry_run:
+        print(experiment.check_run(params))
         return
     if not FLAGS.model_dir:
         raise ValueError("--model_dir must be given.")

@@ -1,6 +1,8 @@
 """Checks of Model Garden configs, whose overrides are taken as they come."""
 
+import contextlib
 import dataclasses
+import math
 import typing
 
 from official.modeling import hyperparams
@@ -150,14 +152,14 @@ def number(name, value, above=None) -> float:
         value: a number or its text.
         above: the bound that it must exceed; None = it may be 0, not negative.
     """
-    # YAML reads 1e-8 without a point as a string.
-    if isinstance(value, str):
-        try:
+    given = value
+    if isinstance(value, str):  # YAML reads 1e-8, without a point, as text.
+        with contextlib.suppress(ValueError):
             value = float(value)
-        except ValueError:
-            value = repr(value)
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise ValueError(f"{name} must be a number; got {value!r}.")
+        raise ValueError(f"{name} must be a number; got {given!r}.")
+    if not math.isfinite(value):
+        raise ValueError(f"{name} must be finite; got {given!r}.")
     if above is None and value < 0:
         raise ValueError(f"{name} must not be negative; got {value}.")
     if above is not None and not value > above:

@@ -105,12 +105,15 @@ def report(
     print(f"model:  {path}, {model.count_params():,} parameters")
     print(f"corpus: {text.description}, split {split}")
 
+    if output:
+        open(output, "a").close()  # Fails now and not after an hour.
+
     swept = [model.spans]
     if long_memory:
         swept = [model.spans.with_long(length) for length in long_memory]
     results = []
-    for row_spans in swept:
-        label = f"long {max(row_spans)}" if long_memory else "evaluate"
+    for row, row_spans in enumerate(swept):
+        label = f"long {long_memory[row]}" if long_memory else "evaluate"
         row_model = model.with_spans(row_spans)
         results.append(_score(row_model, tokens, lanes, segment_length, label))
     _print_table(results, model, long_memory)

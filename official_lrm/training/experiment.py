@@ -132,6 +132,32 @@ def run_experiment(params, mode, model_dir, strategy=None):
     return trainer
 
 
+def check_run(params) -> str:
+    """Finds out, without training, whether a config can be run.
+
+    Args:
+        params: ExperimentConfig.
+
+    Returns:
+        A line about the corpus.
+
+    Raises:
+        ValueError: naming what cannot be run.
+        FileNotFoundError: if the text is missing.
+    """
+    if not resolve(params).train_steps:
+        raise ValueError("trainer.train_steps must be at least 1; got 0.")
+    build_strategy(params.runtime)
+    task = task_factory.get_task(params.task)
+    train, validation = task.training_lanes(), task.evaluation_lanes()
+    return (
+        f"corpus: {task.corpus.description}\n"
+        f"lanes:  {train.steps_per_pass:,} steps a pass over "
+        f"{train.num_tokens:,} tokens; {validation.num_targets:,} validation "
+        "targets"
+    )
+
+
 def _write_preset(model, tokenizer, model_dir):
     # Keras writes to local disks only; a model_dir may be anywhere.
     folder = os.path.join(model_dir, PRESET_FOLDER)

@@ -151,6 +151,11 @@ def test_spans_given_as_lengths_decide_alone():
             "{initial_learning_rate: fast}}}}",
             ["initial_learning_rate", "fast", "number"],
         ),
+        (
+            "trainer: {optimizer_config: {learning_rate: {cosine: "
+            "{initial_learning_rate: .nan}}}}",
+            ["initial_learning_rate", "nan", "finite"],
+        ),
     ],
 )
 def test_errors_name_field_value_and_what_is_allowed(override, words):

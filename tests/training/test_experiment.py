@@ -9,6 +9,7 @@ import tensorflow as tf
 
 import official_lrm as lrm
 from official_lrm.training import load_model, read_params, run_experiment
+from official_lrm.training.experiment import check_run
 from official_lrm.training.params import write_params
 
 
@@ -126,6 +127,20 @@ def test_what_cannot_be_run_is_refused(tmp_path, params):
     params.trainer.train_steps = 0
     with pytest.raises(ValueError, match="train_steps must be at least 1"):
         run_experiment(params, "train", str(tmp_path))
+
+
+def test_a_dry_run_finds_what_a_run_would(params):
+    assert "257" not in check_run(params)
+    for section, name, value, message in (
+        ("corpus", "name", "tex", "unknown corpus 'tex'"),
+        ("model", "vocab_size", 257, "vocab_size .* 257"),
+        ("train_data", "global_batch_size", 9999, "9999"),
+        ("train_data", "split", "training", "training"),
+    ):
+        wrong = params.replace()
+        setattr(getattr(wrong.task, section), name, value)
+        with pytest.raises(ValueError, match=message):
+            check_run(wrong)
 
 
 def test_folders_that_hold_no_model(tmp_path, params):
