@@ -96,7 +96,10 @@ def _run(tmp_path, dtype, num_replicas, steps):
 
 @pytest.mark.parametrize(
     ("dtype", "steps", "tolerance"),
-    [("float32", 20, 1e-5), ("float64", 200, 1e-9)],
+    [
+        ("float32", 20, 1e-5),
+        pytest.param("float64", 200, 1e-9, marks=pytest.mark.slow),
+    ],
 )
 def test_two_replicas_train_as_one_does(tmp_path, dtype, steps, tolerance):
     """Given one global batch, when one or two replicas train, dropout off."""
