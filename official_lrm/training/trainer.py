@@ -184,7 +184,7 @@ class LanguageModelTrainer(base_trainer.Trainer):
             clipping (both of the last step), `tokens_per_second`.
 
         Raises:
-            ValueError: if the loss is not finite any more.
+            ValueError: if loss or gradient are not finite any more.
         """
         if self._train_iter is None:
             self._start()
@@ -202,18 +202,21 @@ class LanguageModelTrainer(base_trainer.Trainer):
         self._tokens += tokens
         self._seconds += seconds
         step = int(self.global_step.numpy())
-        if not math.isfinite(loss):
+        last = {name: float(value) for name, value in last.items()}
+        # The norm too: it tells of weights that the next loss would be of.
+        if not math.isfinite(loss + last["gradient_norm"]):
             raise ValueError(
-                f"the loss is {loss} after step {step}; nothing was saved "
-                "since the last checkpoint. Lower trainer.optimizer_config."
-                "learning_rate.cosine.initial_learning_rate, now "
+                f"the loss is {loss} after step {step}, the gradient's norm "
+                f"{last['gradient_norm']}; nothing was saved since the last "
+                "checkpoint. Lower trainer.optimizer_config.learning_rate."
+                "cosine.initial_learning_rate, now "
                 f"{self._settings.optimizer.learning_rate:g}, or warm up "
                 "longer."
             )
         logs = {
             "training_loss": loss,
             "bpc": loss / math.log(2),
-            **{name: float(value) for name, value in last.items()},
+            **last,
             "tokens_per_second": tokens / seconds,
         }
         self._progress.update(

@@ -190,10 +190,11 @@ def test_logs_the_learning_rate_that_was_applied(make_params, make_trainer):
 def test_a_loss_that_is_not_finite_ends_the_run(make_params, make_trainer):
     trainer = make_trainer(make_params(learning_rate=1e30))
 
-    with pytest.raises(ValueError, match="the loss is nan after step") as error:
+    with pytest.raises(ValueError, match="the loss is .* after step") as error:
         for _ in range(9):
             trainer.train(tf.constant(1))
 
+    assert "nan" in str(error.value) or "inf" in str(error.value)
     assert "1e+30" in str(error.value)
     assert "\n" not in str(error.value)
 
@@ -204,3 +205,18 @@ def test_one_token_a_segment_and_no_memory(make_params, make_trainer, train):
     trainer = make_trainer(make_params(spans=(0, 0), segment_length=1))
 
     assert np.isfinite(train(trainer, 2)).all()
+
+
+def test_a_gradient_that_is_not_finite_ends_the_run(make_params, make_trainer):
+    """Given a step whose loss is finite and whose gradient is not, when it
+    is the last of a host loop, then its weights are not saved as good."""
+    trainer = make_trainer(make_params())
+    step = trainer.task.train_step
+
+    def spoiled(*args, **kwargs):
+        return {**step(*args, **kwargs), "gradient_norm": tf.constant(np.inf)}
+
+    trainer.task.train_step = spoiled
+
+    with pytest.raises(ValueError, match="the gradient's norm inf"):
+        trainer.train(tf.constant(1))
