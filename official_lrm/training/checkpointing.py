@@ -191,8 +191,9 @@ def check_variables(path, groups):
             "none of this run's"
             for key in sorted(saved - set(keys))
         ]
-        for key in saved & set(keys):
-            name, variable = keys[key]
+        for key, (name, variable) in keys.items():
+            if key not in saved:
+                continue
             ours = (tuple(variable.shape), variable.dtype.base_dtype.name)
             theirs = (tuple(shapes[key]), dtypes[key].name)
             if ours != theirs:
