@@ -233,7 +233,7 @@ def narrow_memories(memories: dict, spans: MemorySpans) -> dict:
                 f"to {held}."
             )
         if span:
-            narrowed[name] = keras.ops.convert_to_tensor(memories[name])[
+            narrowed[name] = ops.convert_to_tensor(memories[name])[
                 :, held - span :
             ]
     return narrowed

@@ -7,11 +7,11 @@ import shutil
 import tensorflow as tf
 
 from official_lrm.memory.spans import MemorySpans
+from official_lrm.models.presets import TOKENIZER_FILE
 from official_lrm.serving.signatures import ServingModule
 
 #: Folder of a SavedModel that TF Serving leaves alone.
 EXTRA_FOLDER = "assets.extra"
-TOKENIZER_FILE = "tokenizer.json"
 
 
 def export_saved_model(model, export_dir, version=None, tokenizer=None):

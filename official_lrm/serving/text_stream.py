@@ -6,13 +6,8 @@ import time
 
 from official_lrm.data import ByteTokenizer, load_tokenizer
 from official_lrm.models import TransformerXLLanguageModel
-from official_lrm.models.presets import CONFIG_FILE
-from official_lrm.models.presets import TOKENIZER_FILE as PRESET_TOKENIZER
-from official_lrm.serving.export import (
-    EXTRA_FOLDER,
-    TOKENIZER_FILE,
-    versions,
-)
+from official_lrm.models.presets import CONFIG_FILE, TOKENIZER_FILE
+from official_lrm.serving.export import EXTRA_FOLDER, versions
 from official_lrm.serving.text_generator import TextGenerator
 
 
@@ -31,7 +26,7 @@ def open_generator(path):
     """
     if os.path.isfile(os.path.join(path, CONFIG_FILE)):
         model = TransformerXLLanguageModel.from_preset(path)
-        file = os.path.join(path, PRESET_TOKENIZER)
+        file = os.path.join(path, TOKENIZER_FILE)
         return TextGenerator.from_model(model), _tokenizer(file)
     if not os.path.isfile(os.path.join(path, "saved_model.pb")):
         found = versions(path)

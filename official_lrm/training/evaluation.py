@@ -6,6 +6,7 @@ import time
 
 import tensorflow as tf
 
+from official_lrm.memory.spans import MemorySpans
 from official_lrm.tasks.language_modeling import score_segment
 
 
@@ -49,8 +50,6 @@ class EvaluationResult:
     @property
     def protocol(self) -> str:
         """How the figure came about, in one line."""
-        from official_lrm.memory.spans import MemorySpans
-
         return (
             f"T={self.segment_length}, {self.lanes} lane(s), "
             f"{self.tokens:,} targets, memory cold at the start, "
