@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from official_lrm.layers.token_embedding import TokenSoftmax
+from official_lrm.layers.adaptive_softmax import AdaptiveSoftmax
 from official_lrm.memory.spans import MemorySpans
 from official_lrm.memory.state import (
     check_memories,
@@ -11,7 +11,12 @@ from official_lrm.memory.state import (
     memory_specs,
 )
 from official_lrm.models import presets
-from official_lrm.models.arguments import check_adaptive, check_arguments
+from official_lrm.models.arguments import (
+    backbone_arguments,
+    check_arguments,
+    softmax_arguments,
+    spans_of_layers,
+)
 from official_lrm.models.transformer_xl import TransformerXL
 
 
@@ -48,16 +53,21 @@ class TransformerXLLanguageModel(keras.Model):
         clamp_length: distances beyond it count as it; None = no clamp.
         same_length: whether each query sees exactly M_l keys once memory is
             full, so that results do not depend on how a text is cut.
-        cutoffs: reserved for the adaptive softmax; only `()`.
-        div_value: reserved; only 1.
-        embedding_size: reserved; only None (= D).
-        tie_embeddings: reserved; only True.
-        share_projections: reserved; only True.
+        cutoffs: rising token ids between 0 and V that cut the vocabulary, most
+            frequent tokens first, into the clusters of an adaptive embedding
+            and softmax; () = one softmax.
+        div_value: by which the embedding's width shrinks from a cluster to
+            the next.
+        embedding_size: E, width of the first cluster; None = D.
+        tie_embeddings: whether embedding and softmax share their tables.
+        share_projections: whether they share their projections, [E_i, D], of
+            all clusters but the first.
         layer_norm_epsilon: added to the variance in layer norms.
         attend_to_empty: whether memory slots that were never written are seen
             as zero vectors (the TensorFlow reference and Hugging Face do so)
             or masked.
         initializer_stddev: of all kernels, normal.
+        projection_initializer_stddev: of the projections, normal.
 
     Raises:
         ValueError: naming the argument, its value and what is allowed.
@@ -84,6 +94,7 @@ class TransformerXLLanguageModel(keras.Model):
         layer_norm_epsilon=1e-5,
         attend_to_empty=False,
         initializer_stddev=0.02,
+        projection_initializer_stddev=0.01,
         _shared_layers=None,
         **kwargs,
     ):
@@ -100,17 +111,12 @@ class TransformerXLLanguageModel(keras.Model):
             layer_norm_epsilon=layer_norm_epsilon,
             initializer_stddev=initializer_stddev,
             clamp_length=clamp_length,
-        )
-        check_adaptive(
-            cutoffs=(
-                tuple(cutoffs) if hasattr(cutoffs, "__iter__") else cutoffs
-            ),
+            cutoffs=cutoffs,
             div_value=div_value,
-            embedding_size=(
-                None if embedding_size == hidden_size else embedding_size
-            ),
+            embedding_size=embedding_size,
             tie_embeddings=tie_embeddings,
             share_projections=share_projections,
+            projection_initializer_stddev=projection_initializer_stddev,
         )
 
         # === Config ===
@@ -124,12 +130,12 @@ class TransformerXLLanguageModel(keras.Model):
         if _shared_layers is None:
             self.backbone = TransformerXL(
                 num_layers=len(self.spans),
-                **self._weights_config,
+                **backbone_arguments(weights_config),
                 dtype=self.dtype_policy,
                 name="transformer_xl",
             )
-            self.softmax = TokenSoftmax(
-                vocab_size,
+            self.softmax = AdaptiveSoftmax(
+                **softmax_arguments(weights_config),
                 dtype=_statistics_dtype(self.compute_dtype),
                 name="softmax",
             )
@@ -171,7 +177,8 @@ class TransformerXLLanguageModel(keras.Model):
                 generator counts up.
 
         Returns:
-            logits: [B, T, V] float32, unnormalised.
+            logits: [B, T, V] float32, unnormalised; log-probabilities if there
+                are cutoffs.
             memories: the dict after the segment, same names, shapes and
                 dtypes.
 
@@ -183,6 +190,9 @@ class TransformerXLLanguageModel(keras.Model):
 
     def score(self, tokens, targets, memories=None, training=False, seed=None):
         """Log-probabilities of given next tokens.
+
+        With cutoffs only the clusters that the targets are in are computed,
+        and nothing of size [B, T, V] exists, in training neither.
 
         Args:
             tokens: [B, T] integers in [0, V).
@@ -200,8 +210,8 @@ class TransformerXLLanguageModel(keras.Model):
             ValueError: if the memories are not those of `spans`.
         """
         hidden, memories = self._hidden(tokens, memories, training, seed)
-        log_probs = self.softmax.log_probabilities(
-            hidden, targets, self.backbone.embedding
+        log_probs = self.softmax(
+            hidden, embedding=self.backbone.embedding, targets=targets
         )
         return log_probs, memories
 
@@ -213,7 +223,7 @@ class TransformerXLLanguageModel(keras.Model):
             memories: as for `call`.
 
         Returns:
-            logits: [B, V] float32, unnormalised.
+            logits: [B, V] float32, as `call` gives them.
             memories: the dict after the segment.
         """
         hidden, memories = self._hidden(tokens, memories, False, None)
@@ -295,12 +305,7 @@ class TransformerXLLanguageModel(keras.Model):
             ValueError: if `spans` is not of this model's number of layers.
             TypeError: for an override of anything else.
         """
-        spans = MemorySpans(spans)
-        if len(spans) != len(self.spans):
-            raise ValueError(
-                f"spans must name {len(self.spans)} layers, as the model has; "
-                f"got {len(spans)}: {list(spans)}."
-            )
+        spans = spans_of_layers(spans, len(self.spans), "the model")
         geometry = self._geometry()
         if unknown := set(overrides) - set(geometry):
             raise TypeError(
@@ -316,14 +321,16 @@ class TransformerXLLanguageModel(keras.Model):
             _shared_layers=(self.backbone, self.softmax, self.seed_generator),
         )
 
-    def save_to_preset(self, path, tokenizer=None):
+    def save_to_preset(self, path, tokenizer=None, vocabulary=None):
         """Writes the model as a folder of readable files.
 
         Args:
             path: the folder; made if missing.
             tokenizer: saved beside the weights, or None.
+            vocabulary: list of tokens in the order of their ids, saved as
+                text, or None.
         """
-        presets.save_preset(self, path, tokenizer)
+        presets.save_preset(self, path, tokenizer, vocabulary)
 
     @classmethod
     def from_preset(cls, path, spans=None, dtype=None):

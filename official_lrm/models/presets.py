@@ -1,25 +1,28 @@
 """Presets: a model as a folder of readable files.
 
-`config.json`, `model.weights.h5` and, with a tokenizer, `tokenizer.json`.
+`config.json`, `model.weights.h5` and, with a tokenizer, `tokenizer.json`; with
+a vocabulary, `vocabulary.txt`, one token a line in the order of the ids.
 Nothing in a preset is ever unpickled.
 """
 
+import contextlib
 import json
 import os
 import textwrap
 
 import keras
 
-from official_lrm.memory.spans import MemorySpans
+from official_lrm.models.arguments import check_same_shapes, spans_of_layers
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.weights.h5"
 TOKENIZER_FILE = "tokenizer.json"
+VOCABULARY_FILE = "vocabulary.txt"
 
 FORMAT_VERSION = 1
 
 
-def save_preset(model, path, tokenizer=None):
+def save_preset(model, path, tokenizer=None, vocabulary=None):
     """Writes a model as a preset.
 
     Args:
@@ -27,6 +30,7 @@ def save_preset(model, path, tokenizer=None):
         path: the folder; made if missing.
         tokenizer: an object whose `get_config` gives a JSON-serializable dict,
             or None.
+        vocabulary: list of tokens in the order of their ids, or None.
     """
     os.makedirs(path, exist_ok=True)
     model_config = model.get_config()
@@ -36,6 +40,9 @@ def save_preset(model, path, tokenizer=None):
     model.save_weights(os.path.join(path, WEIGHTS_FILE))
     if tokenizer is not None:
         _write_json(os.path.join(path, TOKENIZER_FILE), tokenizer.get_config())
+    if vocabulary is not None:
+        with _replacing(os.path.join(path, VOCABULARY_FILE)) as stream:
+            stream.writelines(f"{token}\n" for token in vocabulary)
     # Last: a folder without it is no preset, so a crash leaves no half one.
     _write_json(os.path.join(path, CONFIG_FILE), config)
 
@@ -58,13 +65,8 @@ def load_preset(model_class, path, spans=None, dtype=None):
     """
     config = read_preset_config(path)
     if spans is not None:
-        spans = MemorySpans(spans)
         num_layers = len(config["spans"]["lengths"])
-        if len(spans) != num_layers:
-            raise ValueError(
-                f"spans must name {num_layers} layers, as {path} has; got "
-                f"{len(spans)}: {list(spans)}."
-            )
+        spans = spans_of_layers(spans, num_layers, path)
         config["spans"] = spans.get_config()
     if dtype is not None:
         dtype = keras.dtype_policies.get(dtype)
@@ -137,19 +139,7 @@ def load_preset_weights(model, path):
         )
     # Keras reads what it finds and leaves out what the model has no place
     # for.
-    for name in (
-        "vocab_size",
-        "hidden_size",
-        "num_heads",
-        "head_size",
-        "inner_size",
-        "untie_biases",
-    ):
-        if config.get(name) != ours[name]:
-            raise ValueError(
-                f"preset {path} has {name} {config.get(name)!r}; the model "
-                f"has {ours[name]!r}."
-            )
+    check_same_shapes(f"preset {path}", config, ours)
     file = os.path.join(path, WEIGHTS_FILE)
     if not os.path.isfile(file):
         raise FileNotFoundError(f"no weights at {file}.")
@@ -162,8 +152,15 @@ def load_preset_weights(model, path):
 
 
 def _write_json(path, content):
-    temporary = f"{path}.tmp"
-    with open(temporary, "w", encoding="utf-8") as stream:
+    with _replacing(path) as stream:
         json.dump(content, stream, indent=2)
         stream.write("\n")
+
+
+@contextlib.contextmanager
+def _replacing(path):
+    """Opens a text file that takes its name when it is whole."""
+    temporary = f"{path}.tmp"
+    with open(temporary, "w", encoding="utf-8", newline="\n") as stream:
+        yield stream
     os.replace(temporary, path)

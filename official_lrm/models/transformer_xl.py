@@ -3,10 +3,10 @@
 import keras
 from keras import ops
 
+from official_lrm.layers.adaptive_embedding import AdaptiveEmbedding
 from official_lrm.layers.attention_mask import attention_mask
 from official_lrm.layers.sinusoidal_positions import sinusoidal_positions
 from official_lrm.layers.stateless_dropout import stateless_dropout
-from official_lrm.layers.token_embedding import TokenEmbedding
 from official_lrm.layers.transformer_xl_block import TransformerXLBlock
 from official_lrm.memory.state import (
     POSITION,
@@ -41,6 +41,11 @@ class TransformerXL(keras.Model):
         untie_biases: whether each layer has its own pair of attention biases.
         layer_norm_epsilon: added to the variance in layer norms.
         initializer_stddev: of all kernels, normal.
+        cutoffs: rising token ids that cut the embedding into clusters.
+        div_value: by which the embedding's width shrinks from a cluster to
+            the next.
+        embedding_size: E, width of the first cluster; None = D.
+        projection_initializer_stddev: of the embedding's projections, normal.
     """
 
     def __init__(
@@ -56,6 +61,10 @@ class TransformerXL(keras.Model):
         untie_biases=False,
         layer_norm_epsilon=1e-5,
         initializer_stddev=0.02,
+        cutoffs=(),
+        div_value=1,
+        embedding_size=None,
+        projection_initializer_stddev=0.01,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -73,10 +82,14 @@ class TransformerXL(keras.Model):
         self.initializer_stddev = initializer_stddev
 
         # === Layers ===
-        self.embedding = TokenEmbedding(
+        self.embedding = AdaptiveEmbedding(
             vocab_size,
             hidden_size,
+            cutoffs=cutoffs,
+            div_value=div_value,
+            embedding_size=embedding_size,
             initializer_stddev=initializer_stddev,
+            projection_initializer_stddev=projection_initializer_stddev,
             dtype=self.dtype_policy,
             name="embedding",
         )
@@ -226,4 +239,10 @@ class TransformerXL(keras.Model):
             "untie_biases": self.untie_biases,
             "layer_norm_epsilon": self.layer_norm_epsilon,
             "initializer_stddev": self.initializer_stddev,
+            "cutoffs": list(self.embedding.cutoffs),
+            "div_value": self.embedding.div_value,
+            "embedding_size": self.embedding.embedding_size,
+            "projection_initializer_stddev": (
+                self.embedding.projection_initializer_stddev
+            ),
         }

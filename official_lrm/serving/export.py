@@ -52,7 +52,16 @@ def export_saved_model(model, export_dir, version=None, tokenizer=None):
     os.makedirs(temporary)
     try:
         module = ServingModule(model)
-        tf.saved_model.save(module, temporary, signatures=module.signatures())
+        tf.saved_model.save(
+            module,
+            temporary,
+            signatures=module.signatures(),
+            # Nobody trains it, and the gradient of the adaptive softmax has
+            # an XLA op in it that a server may not know.
+            options=tf.saved_model.SaveOptions(
+                experimental_custom_gradients=False
+            ),
+        )
         if tokenizer is not None:
             extra = os.path.join(temporary, EXTRA_FOLDER)
             os.makedirs(extra)

@@ -110,6 +110,7 @@ class TestFiles:
         assert config["format_version"] == 1
         assert config["model"]["spans"]["lengths"] == [5, 0, 11]
         assert config["model"]["vocab_size"] == 19
+        assert config["model"]["cutoffs"] == []
         # Where it runs is no property of the model.
         assert "dtype" not in config["model"]
         assert text.count("\n") > 10
@@ -240,6 +241,10 @@ class TestRefusals:
             ("lengths", "no"),
             ("lengths", 7),
             ("num_layers", 3),
+            ("cutoffs", [8, 5]),
+            ("cutoffs", "58"),
+            ("div_value", 0),
+            ("embedding_size", 0),
         ],
     )
     def test_a_config_that_describes_no_model(self, preset, name, value):

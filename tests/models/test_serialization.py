@@ -22,6 +22,12 @@ OPTIONS = {
     "layer_norm_epsilon": 1e-3,
     "attend_to_empty": True,
     "initializer_stddev": 0.7,
+    "cutoffs": [5, 8],
+    "div_value": 2,
+    "embedding_size": 23,
+    "tie_embeddings": False,
+    "share_projections": False,
+    "projection_initializer_stddev": 0.3,
 }
 
 # What somebody who was given a file writes, and nothing else.
@@ -35,8 +41,10 @@ for path in sys.argv[1:]:
     print(model.spans.lengths, model.spans.is_long)
     tokens = np.load(path + "_tokens.npy", allow_pickle=False)
     logits, memories = model(tokens[:, :7])
+    log_probs, _ = model.score(tokens[:, 7:], tokens[:, :3], memories)
     logits, memories = model(tokens[:, 7:], memories)
     np.save(path + "_logits.npy", np.array(logits))
+    np.save(path + "_log_probs.npy", np.array(log_probs))
 """
 
 
@@ -50,6 +58,11 @@ def environment():
 def second_segment(model, tokens):
     _, memories = model(tokens[:, :7])
     return np.array(model(tokens[:, 7:], memories)[0])
+
+
+def second_scores(model, tokens):
+    _, memories = model(tokens[:, :7])
+    return np.array(model.score(tokens[:, 7:], tokens[:, :3], memories)[0])
 
 
 class TestConfig:
@@ -82,6 +95,7 @@ class TestConfig:
     def test_it_names_every_argument_that_matters(self, make_model):
         config = make_model(SPANS).get_config()
         assert set(OPTIONS) < set(config)
+        assert json.loads(json.dumps(config)) == config
         assert config["spans"] == SPANS.get_config()
 
     def test_registered_under_the_packages_name(self, make_model):
@@ -101,14 +115,16 @@ class TestKerasFile:
         # are not those that its weights were made with.
         models = {
             "plain": make_model(SPANS),
+            "clusters": make_model(SPANS, cutoffs=(5, 8), div_value=2),
             "options": make_model(SPANS, **OPTIONS, dtype="mixed_bfloat16"),
             "widened": make_model(SPANS).with_spans(SPANS.with_long(0)),
         }
-        paths, expected = [], {}
+        paths, expected, scores = [], {}, {}
         for name, model in models.items():
             path = str(tmp_path / name)
             tokens = make_tokens(2, 10)
             expected[name] = second_segment(model, tokens)
+            scores[name] = second_scores(model, tokens)
             model.save(path + ".keras")
             np.save(path + "_tokens.npy", tokens)
             paths.append(path)
@@ -125,11 +141,26 @@ class TestKerasFile:
         assert run.stdout.splitlines() == [
             "(5, 0, 11) (True, False, False)",
             "(5, 0, 11) (True, False, False)",
+            "(5, 0, 11) (True, False, False)",
             "(0, 0, 11) (True, False, False)",
         ]
         for name, path in zip(models, paths, strict=True):
             logits = np.load(path + "_logits.npy", allow_pickle=False)
             np.testing.assert_allclose(logits, expected[name], atol=1e-6)
+            log_probs = np.load(path + "_log_probs.npy", allow_pickle=False)
+            np.testing.assert_allclose(log_probs, scores[name], atol=1e-6)
+
+    def test_bit_for_bit_in_this_process(
+        self, make_model, make_tokens, tmp_path
+    ):
+        model, tokens = make_model(SPANS, **OPTIONS), make_tokens(2, 10)
+        model.save(tmp_path / "model.keras")
+        again = keras.saving.load_model(tmp_path / "model.keras")
+        assert again.get_config() == model.get_config()
+        for second in (second_segment, second_scores):
+            np.testing.assert_array_equal(
+                second(again, tokens), second(model, tokens)
+            )
 
     def test_weights_alone(self, make_model, make_tokens, tmp_path):
         model = make_model(SPANS)
