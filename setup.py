@@ -53,6 +53,7 @@ setup(
         "absl-py",
         "keras>=3.15,<4",
         "numpy",
+        "safetensors",
         "tensorflow>=2.20,<2.21",
         "tensorflow-datasets",
         "tensorflow-text>=2.20,<2.21",

@@ -36,7 +36,7 @@ __all__ = [
 ]
 
 # They stand on TensorFlow itself; loaded when first asked for.
-_LAZY = ("serving",)
+_LAZY = ("checkpoints", "serving")
 
 
 def __getattr__(name):

@@ -5,8 +5,9 @@ import sys
 
 from absl import app, flags, logging
 
-# Mistakes of the caller: wrong values, unknown names, missing files.
-_USER_ERRORS = (ValueError, LookupError, OSError)
+# Mistakes of the caller: wrong values, unknown names, missing files, an extra
+# package that is not installed.
+_USER_ERRORS = (ValueError, LookupError, OSError, ImportError)
 
 
 def run(main):
@@ -79,6 +80,57 @@ def parse_integers(name, text) -> list[int]:
         raise ValueError(
             f"--{name} must be integers separated by commas; got {text!r}"
         ) from None
+
+
+_ARRANGEMENT = ("num_long", "placement", "long", "short")
+
+
+def define_spans_flags(default):
+    """Defines --spans and, for an arrangement, --num_long and its company.
+
+    Args:
+        default: what the spans are without these flags, for the help.
+    """
+    flags.DEFINE_string(
+        "spans",
+        None,
+        "Memory length of each layer, separated by commas; without these "
+        f"flags: {default}.",
+    )
+    flags.DEFINE_integer(
+        "num_long", None, "Instead of --spans: number of long-range memories."
+    )
+    flags.DEFINE_string(
+        "placement",
+        "interleaved",
+        "With --num_long: interleaved, first, last or middle.",
+    )
+    flags.DEFINE_integer("long", 2304, "With --num_long: span of long layers.")
+    flags.DEFINE_integer("short", 128, "With --num_long: span of all others.")
+
+
+def chosen_spans():
+    """Reads the flags of `define_spans_flags`.
+
+    Returns:
+        (lengths, arrangement): a list of integers or None, and the keyword
+        arguments of MemorySpans.arrange beside num_layers or None; at most one
+        is not None.
+
+    Raises:
+        ValueError: if the flags contradict each other.
+    """
+    values = flags.FLAGS
+    given = [name for name in _ARRANGEMENT if values[name].present]
+    if values.spans is not None:
+        if given:
+            raise ValueError(f"give --spans or --{given[0]}, not both.")
+        return parse_integers("spans", values.spans), None
+    if values.num_long is not None:
+        return None, {name: values[name].value for name in _ARRANGEMENT}
+    if given:
+        raise ValueError(f"--{given[0]} needs --num_long.")
+    return None, None
 
 
 def _user_errors():

@@ -45,13 +45,7 @@ flags.DEFINE_integer(
     "Score only so many targets, the first of the split.",
     lower_bound=1,
 )
-flags.DEFINE_string(
-    "spans", None, "Other memory lengths, one per layer, separated by commas."
-)
-flags.DEFINE_integer("num_long", None, "Other spans: number of long ones.")
-flags.DEFINE_string("placement", "interleaved", "Other spans: with --num_long.")
-flags.DEFINE_integer("long", 2304, "Other spans: with --num_long.")
-flags.DEFINE_integer("short", 128, "Other spans: with --num_long.")
+command_line.define_spans_flags("the model's own")
 flags.DEFINE_string(
     "long_memory",
     None,
@@ -75,15 +69,7 @@ def main():
 
     if not FLAGS.model:
         raise ValueError("--model must be given: a model_dir or a preset.")
-    spans = None
-    if FLAGS.spans:
-        spans = command_line.parse_integers("spans", FLAGS.spans)
-    arrangement = None
-    names = ("num_long", "placement", "long", "short")
-    if FLAGS.num_long is not None:
-        arrangement = {name: FLAGS[name].value for name in names}
-    elif given := [name for name in names if FLAGS[name].present]:
-        raise ValueError(f"--{given[0]} needs --num_long.")
+    spans, arrangement = command_line.chosen_spans()
     long_memory = None
     if FLAGS.long_memory:
         long_memory = command_line.parse_integers(

@@ -1,0 +1,44 @@
+"""What tests of several folders share: the golden files."""
+
+import functools
+import json
+import pathlib
+import types
+
+import numpy as np
+import pytest
+
+TESTDATA = pathlib.Path(__file__).parent / "testdata"
+
+
+@functools.cache
+def read_golden(name):
+    with np.load(TESTDATA / f"{name}.npz", allow_pickle=False) as file:
+        arrays = dict(file)
+    return types.SimpleNamespace(
+        config=json.loads(str(arrays.pop("config"))),
+        state_dict={
+            key.removeprefix("param:"): value
+            for key, value in arrays.items()
+            if key.startswith("param:")
+        },
+        arrays=arrays,
+    )
+
+
+@pytest.fixture
+def golden():
+    """Reads a golden file by name: `config`, `state_dict` and `arrays`.
+
+    Dicts may be changed, arrays must not be.
+    """
+
+    def read(name):
+        content = read_golden(name)
+        return types.SimpleNamespace(
+            config=dict(content.config),
+            state_dict=dict(content.state_dict),
+            arrays=dict(content.arrays),
+        )
+
+    return read
