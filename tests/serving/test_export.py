@@ -15,7 +15,8 @@ from official_lrm.data import load_tokenizer
 def fake_save(monkeypatch):
     """Replaces TensorFlow's saving, which takes seconds."""
 
-    def save(module, path, signatures):
+    def save(module, path, signatures, options):
+        assert not options.experimental_custom_gradients
         assert "predict" in signatures
         with open(os.path.join(path, "saved_model.pb"), "wb") as stream:
             stream.write(b"a model")
@@ -91,7 +92,7 @@ class TestFailures:
     def test_a_failing_save_leaves_nothing(
         self, model, tmp_path, monkeypatch, error
     ):
-        def fail(module, path, signatures):
+        def fail(module, path, signatures, options):
             # A folder that a server sees must never be half a model.
             assert not os.path.basename(path).isdigit()
             with open(os.path.join(path, "saved_model.pb"), "wb") as stream:

@@ -1,10 +1,13 @@
 """Tests of the exported signatures against the model in the process."""
 
+import os
+
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorflow.core.protobuf import saved_model_pb2
 
-from official_lrm.serving import ServingModule
+from official_lrm.serving import ServingModule, export_saved_model
 from official_lrm.serving.signatures import MAX_NEW_TOKENS
 
 MEMORIES = {
@@ -320,6 +323,63 @@ class TestBfloat16:
         del outputs["generated_lengths"]
         logits = signatures["predict"](tokens=inputs["tokens"], **outputs)
         assert np.all(np.isfinite(logits["logits"]))
+
+
+class TestAdaptiveSoftmax:
+    @pytest.fixture(scope="class")
+    def adaptive(self, make_model, tmp_path_factory):
+        model = make_model(
+            (13, 0), cutoffs=(5, 11), div_value=2, tie_embeddings=False
+        )
+        folder = str(tmp_path_factory.mktemp("adaptive"))
+        path = export_saved_model(model, folder)
+        return model, path, tf.saved_model.load(path).signatures
+
+    def test_it_is_the_model(
+        self, adaptive, make_tokens, assert_memories_equal
+    ):
+        model, _, signatures = adaptive
+        memories, expected = (model.initial_memories(3) for _ in range(2))
+        for seed, length in enumerate((7, 1, 13)):
+            text = make_tokens(3, length + 1, seed)
+            tokens, targets = tf.constant(text[:, :-1]), text[:, 1:]
+            outputs = dict(signatures["predict"](tokens=tokens, **memories))
+            scored = dict(
+                signatures["score"](tokens=tokens, targets=targets, **memories)
+            )
+            exact, _ = model.score(tokens, targets, expected)
+            logits, expected = model(tokens, expected)
+            np.testing.assert_allclose(outputs.pop("logits"), logits, atol=1e-5)
+            np.testing.assert_allclose(
+                scored.pop("log_probs"), exact, atol=1e-5
+            )
+            assert_memories_equal(outputs, expected, atol=1e-5)
+            assert_memories_equal(scored, expected, atol=1e-5)
+            memories = outputs
+
+    def test_every_cluster_is_written(self, adaptive, make_tokens):
+        model, _, signatures = adaptive
+        outputs = signatures["generate"](
+            tokens=tf.constant(make_tokens(3, 7)),
+            **model.initial_memories(3),
+            **sampling(3, count=50),
+        )
+        generated = outputs["generated"].numpy()
+        assert generated.min() < 5
+        assert np.any((generated >= 5) & (generated < 11))
+        assert generated.max() >= 11
+
+    def test_a_server_knows_its_operations(self, adaptive):
+        """XLA's are not in the TF Serving binary."""
+        model = saved_model_pb2.SavedModel()
+        with open(os.path.join(adaptive[1], "saved_model.pb"), "rb") as file:
+            model.ParseFromString(file.read())
+        graph = model.meta_graphs[0].graph_def
+        names = {node.op for node in graph.node}
+        for function in graph.library.function:
+            names |= {node.op for node in function.node_def}
+        assert "MatMul" in names
+        assert not [name for name in names if name.startswith("Xla")]
 
 
 def sampling(lanes, count=5):

@@ -214,7 +214,10 @@ class TestRefusals:
             (["--spans=5,7"], ("3 layers", "[5, 7]")),
             (["--spans=5,7,x"], ("--spans", "'5,7,x'", "integers")),
             (["--spans=5,7,-11"], ("-11", "not be negative")),
-            (["--spans=5,7,11", "--num_long=1"], ("spans or num_long",)),
+            (
+                ["--spans=5,7,11", "--num_long=1"],
+                ("--spans or --num_long", "not both"),
+            ),
             (["--num_long=4"], ("num_long", "got 4", "from 0 to")),
             (
                 ["--num_long=1", "--placement=top"],

@@ -31,6 +31,7 @@ def helps(start_tool, finish_tool):
 def test_there_are_the_tools_that_are_tested():
     assert {
         "tools/train.py",
+        "tools/convert_checkpoint.py",
         "tools/evaluate.py",
         "tools/generate.py",
         "tools/show_spans.py",
