@@ -9,6 +9,8 @@ from official_lrm.configs.language_modeling import (
     SpansConfig,
     lrm_enwik8,
     lrm_quickstart,
+    lrm_text8,
+    lrm_wikitext103,
 )
 from official_lrm.configs.settings import (
     OptimizerSettings,
@@ -27,5 +29,7 @@ __all__ = [
     "SpansConfig",
     "lrm_enwik8",
     "lrm_quickstart",
+    "lrm_text8",
+    "lrm_wikitext103",
     "resolve",
 ]

@@ -94,7 +94,10 @@ def check_types(prefix, config):
     hints = typing.get_type_hints(type(config))
     for field in dataclasses.fields(config):
         name, value = f"{prefix}.{field.name}", getattr(config, field.name)
-        kinds = typing.get_args(hints[field.name]) or (hints[field.name],)
+        hint = hints[field.name]
+        # `list[int]` has arguments too, but is one kind.
+        kinds = (hint,) if typing.get_origin(hint) is list else ()
+        kinds = kinds or typing.get_args(hint) or (hint,)
         if value is None and type(None) in kinds:
             continue
         sections = [
@@ -104,6 +107,8 @@ def check_types(prefix, config):
         ]
         if sections:
             check_types(name, value)
+        elif list[int] in kinds:
+            integers(name, value)
         elif bool in kinds and len(kinds) <= 2:
             if not isinstance(value, bool):
                 raise ValueError(
@@ -142,6 +147,15 @@ def integer(name, value, minimum=0) -> int:
     if value < minimum:
         raise ValueError(f"{name} must be at least {minimum}; got {value}.")
     return value
+
+
+def integers(name, value) -> list[int]:
+    """Returns a list of integers or raises ValueError with `name`."""
+    if not isinstance(value, (list, tuple)) or not all(
+        isinstance(item, int) and not isinstance(item, bool) for item in value
+    ):
+        raise ValueError(f"{name} must be a list of integers; got {value!r}.")
+    return list(value)
 
 
 def number(name, value, above=None) -> float:

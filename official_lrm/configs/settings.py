@@ -7,11 +7,13 @@ from collections.abc import Mapping
 from official_lrm.configs.checks import (
     check_types,
     integer,
+    integers,
     number,
     path,
     refuse_ignored,
     string,
 )
+from official_lrm.data import TOKENIZER_TYPES
 from official_lrm.memory.spans import MemorySpans
 
 #: `runtime.mixed_precision_dtype` -> Keras dtype policy.
@@ -72,6 +74,7 @@ class RunSettings:
         model: keyword arguments of TransformerXLLanguageModel.
         corpus: name of the corpus.
         input_path: its files, "" where it needs none.
+        tokenizer: "bytes" or "symbols".
         train: lanes of training.
         validation: lanes of evaluation.
         optimizer: the optimizer.
@@ -83,6 +86,7 @@ class RunSettings:
     model: Mapping
     corpus: str
     input_path: str
+    tokenizer: str
     train: LanesSettings
     validation: LanesSettings
     optimizer: OptimizerSettings
@@ -131,6 +135,11 @@ def resolve(params) -> RunSettings:
             "runtime.distribution_strategy=tpu; got "
             f"{runtime.distribution_strategy!r}."
         )
+    if task.corpus.tokenizer not in TOKENIZER_TYPES:
+        raise ValueError(
+            f"task.corpus.tokenizer must be one of "
+            f"{', '.join(TOKENIZER_TYPES)}; got {task.corpus.tokenizer!r}."
+        )
     for name in (
         "steps_per_loop",
         "summary_interval",
@@ -153,6 +162,7 @@ def resolve(params) -> RunSettings:
         model=types.MappingProxyType(model_arguments(task.model)),
         corpus=string("task.corpus.name", task.corpus.name),
         input_path=path("task.corpus.input_path", task.corpus.input_path),
+        tokenizer=task.corpus.tokenizer,
         train=_lanes("task.train_data", task.train_data),
         validation=_lanes("task.validation_data", task.validation_data),
         optimizer=optimizer_settings(trainer.optimizer_config, train_steps),
@@ -179,11 +189,15 @@ def model_arguments(config) -> dict:
         "task.model.num_layers", arguments.pop("num_layers"), minimum=1
     )
     arguments["spans"] = _spans(arguments["spans"], num_layers)
+    arguments["cutoffs"] = tuple(
+        integers("task.model.cutoffs", arguments["cutoffs"])
+    )
     for name in (
         "dropout",
         "attention_dropout",
         "layer_norm_epsilon",
         "initializer_stddev",
+        "projection_initializer_stddev",
     ):
         arguments[name] = number(
             f"task.model.{name}", arguments[name], above=float("-inf")

@@ -10,21 +10,27 @@ Nothing here knows a model, and importing this package does not import
 TensorFlow: only the `dataset` methods do.
 """
 
+from official_lrm.data.byte_tokenizer import ByteTokenizer
 from official_lrm.data.corpora import Corpus, corpus_names, load_corpus
 from official_lrm.data.lanes import EvaluationLanes, TrainingLanes
+from official_lrm.data.symbol_tokenizer import SymbolTokenizer
 from official_lrm.data.tokenizers import (
-    ByteTokenizer,
+    TOKENIZER_TYPES,
     load_tokenizer,
     tokenizer_from_config,
+    tokenizer_of_model,
 )
 
 __all__ = [
+    "TOKENIZER_TYPES",
     "ByteTokenizer",
     "Corpus",
     "EvaluationLanes",
+    "SymbolTokenizer",
     "TrainingLanes",
     "corpus_names",
     "load_corpus",
     "load_tokenizer",
     "tokenizer_from_config",
+    "tokenizer_of_model",
 ]

@@ -94,6 +94,29 @@ class Corpus:
             return self.train + self.validation + self.test
         return getattr(self, name)
 
+    def encode(self, split, tokenizer):
+        """Returns the token ids of one split.
+
+        Args:
+            split: as for `split`.
+            tokenizer: one of this package's.
+
+        Returns:
+            uint8 [N].
+
+        Raises:
+            ValueError: there is no such split, or a byte of it is outside
+                the vocabulary; it names the byte, its offset in the split
+                and the split.
+        """
+        text = self.split(split)
+        try:
+            return tokenizer.encode(text)
+        except ValueError as error:
+            raise ValueError(
+                f"{split} split of corpus {self.name!r}: {error}"
+            ) from None
+
 
 def corpus_names():
     """Returns the names that `load_corpus` takes, as a sorted list of str."""

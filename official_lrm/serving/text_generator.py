@@ -20,9 +20,11 @@ class TextGenerator:
     Args:
         generate: concrete function of the `generate` signature.
         owner: what must live as long as `generate` does.
+        vocab_size: the model's number of ids; None = not known.
     """
 
-    def __init__(self, generate, owner=None):
+    def __init__(self, generate, owner=None, vocab_size=None):
+        self.vocab_size = vocab_size
         self._generate = generate
         self._owner = owner
         _, specs = generate.structured_input_signature
@@ -41,7 +43,7 @@ class TextGenerator:
 
         Raises:
             FileNotFoundError: if it holds no SavedModel.
-            ValueError: if it cannot be loaded or lacks the signature.
+            ValueError: if it cannot be loaded or lacks a signature.
         """
         if not os.path.isfile(os.path.join(path, "saved_model.pb")):
             raise FileNotFoundError(f"no SavedModel at {path}.")
@@ -52,19 +54,22 @@ class TextGenerator:
             raise ValueError(
                 f"SavedModel {path} cannot be loaded: {reason}"
             ) from None
-        if "generate" not in loaded.signatures:
-            raise ValueError(
-                f"SavedModel {path} has no signature `generate`; it has "
-                f"{', '.join(loaded.signatures)}."
-            )
-        return cls(loaded.signatures["generate"], owner=loaded)
+        for name in ("generate", "predict"):
+            if name not in loaded.signatures:
+                raise ValueError(
+                    f"SavedModel {path} has no signature `{name}`; it has "
+                    f"{', '.join(loaded.signatures)}."
+                )
+        outputs = loaded.signatures["predict"].structured_outputs
+        vocab_size = outputs["logits"].shape[-1]
+        return cls(loaded.signatures["generate"], loaded, vocab_size)
 
     @classmethod
     def from_model(cls, model):
         """Wraps a TransformerXLLanguageModel."""
         module = ServingModule(model)
         generate = module.signatures()["generate"]
-        return cls(generate, owner=module)
+        return cls(generate, module, model.vocab_size)
 
     def stream(
         self,

@@ -4,7 +4,9 @@ import codecs
 import os
 import time
 
-from official_lrm.data import ByteTokenizer, load_tokenizer
+import numpy as np
+
+from official_lrm.data import load_tokenizer, tokenizer_of_model
 from official_lrm.models import TransformerXLLanguageModel
 from official_lrm.models.presets import CONFIG_FILE, TOKENIZER_FILE
 from official_lrm.serving.export import EXTRA_FOLDER, versions
@@ -23,11 +25,15 @@ def open_generator(path):
 
     Raises:
         FileNotFoundError: if there is none of these.
+        ValueError: if its files are damaged, or what the model's ids stand
+            for is not known.
     """
     if os.path.isfile(os.path.join(path, CONFIG_FILE)):
         model = TransformerXLLanguageModel.from_preset(path)
         file = os.path.join(path, TOKENIZER_FILE)
-        return TextGenerator.from_model(model), _tokenizer(file)
+        # First: the signatures take seconds.
+        tokenizer = _tokenizer(file, model.vocab_size, path)
+        return TextGenerator.from_model(model), tokenizer
     if not os.path.isfile(os.path.join(path, "saved_model.pb")):
         found = versions(path)
         if not found:
@@ -36,11 +42,13 @@ def open_generator(path):
             )
         path = os.path.join(path, str(max(found)))
     file = os.path.join(path, EXTRA_FOLDER, TOKENIZER_FILE)
-    return TextGenerator.from_saved_model(path), _tokenizer(file)
+    generator = TextGenerator.from_saved_model(path)
+    return generator, _tokenizer(file, generator.vocab_size, path)
 
 
-def _tokenizer(file):
-    return load_tokenizer(file) if os.path.isfile(file) else ByteTokenizer()
+def _tokenizer(file, vocab_size, path):
+    stored = load_tokenizer(file) if os.path.isfile(file) else None
+    return tokenizer_of_model(stored, vocab_size, path)
 
 
 def write_text(generator, tokenizer, prompt, stream, **sampling) -> float:
@@ -50,7 +58,9 @@ def write_text(generator, tokenizer, prompt, stream, **sampling) -> float:
         generator: a TextGenerator.
         tokenizer: what turns bytes into its tokens and back.
         prompt: bytes, at least one.
-        stream: text stream; bytes that are no UTF-8 are shown as U+FFFD.
+        stream: text stream; bytes that are no UTF-8 are shown as U+FFFD, and
+            so are ids that stand for nothing, which a model with more ids
+            than its tokenizer may write.
         **sampling: arguments of `TextGenerator.stream`.
 
     Returns:
@@ -67,7 +77,7 @@ def write_text(generator, tokenizer, prompt, stream, **sampling) -> float:
     stream.flush()
     written, start = 0, None
     for generated in generator.stream(tokens, **sampling):
-        stream.write(decoder.decode(tokenizer.decode(generated)))
+        stream.write(decoder.decode(_decoded(tokenizer, generated)))
         stream.flush()
         if start is None:
             start = time.monotonic()
@@ -78,3 +88,11 @@ def write_text(generator, tokenizer, prompt, stream, **sampling) -> float:
     if not written:
         return 0.0
     return written / (time.monotonic() - start)
+
+
+def _decoded(tokenizer, ids) -> bytes:
+    known = ids < tokenizer.vocab_size
+    # FF is in no UTF-8 text.
+    data = np.full(ids.shape, 0xFF, np.uint8)
+    data[known] = np.frombuffer(tokenizer.decode(ids[known]), np.uint8)
+    return data.tobytes()

@@ -1,5 +1,7 @@
 """The Model Garden task of language modelling with memory."""
 
+import os
+
 import tensorflow as tf
 from official.core import base_task, task_factory
 
@@ -8,12 +10,14 @@ from official_lrm.configs.settings import model_arguments
 from official_lrm.data import (
     ByteTokenizer,
     EvaluationLanes,
+    SymbolTokenizer,
     TrainingLanes,
     load_corpus,
+    load_tokenizer,
 )
 from official_lrm.memory.state import reset_lanes
 from official_lrm.models import TransformerXLLanguageModel
-from official_lrm.models.presets import load_preset_weights
+from official_lrm.models.presets import TOKENIZER_FILE, load_preset_weights
 from official_lrm.tasks.optimizer import SummedGradientAdam, WarmupCosine
 
 
@@ -30,6 +34,7 @@ class LanguageModelingTask(base_task.Task):
     def __init__(self, params, logging_dir=None, name=None):
         super().__init__(params, logging_dir=logging_dir, name=name)
         self._corpus = None
+        self._tokenizer = None
         self._lanes = {}
 
     @property
@@ -42,8 +47,72 @@ class LanguageModelingTask(base_task.Task):
 
     @property
     def tokenizer(self):
-        """What turns the text into ids."""
-        return ByteTokenizer(self.task_config.model.vocab_size)
+        """What turns the text into ids, made when first asked for.
+
+        That of the preset which the run starts from, if it holds one: its
+        weights know other ids. Else as `task.corpus.tokenizer` says, symbols
+        being those of the split of `task.train_data`.
+
+        Raises:
+            ValueError: naming what does not go together.
+        """
+        if self._tokenizer is None:
+            config = self.task_config
+            file = os.path.join(config.init_checkpoint or "", TOKENIZER_FILE)
+            if config.init_checkpoint and os.path.isfile(file):
+                self.use_tokenizer(load_tokenizer(file), config.init_checkpoint)
+            else:
+                self.use_tokenizer(
+                    self._make_tokenizer(),
+                    f"the {config.train_data.split} split of corpus "
+                    f"{config.corpus.name!r}",
+                )
+        return self._tokenizer
+
+    def use_tokenizer(self, tokenizer, source):
+        """Sets the tokenizer, before anything is encoded.
+
+        Args:
+            tokenizer: that of the weights which the task will run.
+            source: where it is from, for errors.
+
+        Raises:
+            ValueError: if it is not what `task.corpus.tokenizer` says, or has
+                more ids than `task.model.vocab_size`.
+        """
+        kind = tokenizer.get_config()["type"]
+        corpus, model = self.task_config.corpus, self.task_config.model
+        if kind != corpus.tokenizer:
+            raise ValueError(
+                f"task.corpus.tokenizer must be {kind!r}, as in {source}; got "
+                f"{corpus.tokenizer!r}."
+            )
+        if tokenizer.vocab_size > model.vocab_size:
+            raise ValueError(
+                f"task.model.vocab_size must be at least the "
+                f"{tokenizer.vocab_size} {kind} of {source}; got "
+                f"{model.vocab_size}."
+            )
+        self._tokenizer = tokenizer
+
+    def _make_tokenizer(self):
+        config = self.task_config
+        kind, vocab_size = config.corpus.tokenizer, config.model.vocab_size
+        if vocab_size > 256:
+            raise ValueError(
+                f"task.model.vocab_size must be at most 256 with "
+                f"task.corpus.tokenizer={kind}; got {vocab_size}. Words as "
+                "tokens are not in this release."
+            )
+        if kind == "bytes":
+            return ByteTokenizer(vocab_size)
+        if config.init_checkpoint:
+            raise ValueError(
+                f"{config.init_checkpoint} holds no {TOKENIZER_FILE}, so which "
+                "symbols its ids stand for is not known: "
+                "task.corpus.tokenizer=symbols needs it to start from there."
+            )
+        return SymbolTokenizer.learn(self.corpus.split(config.train_data.split))
 
     def training_lanes(self) -> TrainingLanes:
         """The lanes of `task.train_data`."""
@@ -55,7 +124,7 @@ class LanguageModelingTask(base_task.Task):
 
     def _cut(self, lanes_class, config):
         if lanes_class not in self._lanes:
-            tokens = self.tokenizer.encode(self.corpus.split(config.split))
+            tokens = self.corpus.encode(config.split, self.tokenizer)
             self._lanes[lanes_class] = lanes_class(
                 tokens,
                 num_lanes=config.global_batch_size,

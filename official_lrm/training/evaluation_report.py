@@ -7,7 +7,11 @@ import sys
 import tensorflow as tf
 
 from official_lrm.configs.settings import resolve
-from official_lrm.data import ByteTokenizer, EvaluationLanes, load_corpus
+from official_lrm.data import (
+    EvaluationLanes,
+    load_corpus,
+    tokenizer_of_model,
+)
 from official_lrm.memory.spans import MemorySpans
 from official_lrm.training.checkpointing import read_description
 from official_lrm.training.evaluation import Evaluator
@@ -98,8 +102,8 @@ def report(
     text = load_corpus(corpus, input_path or None)
     if own_corpus:
         _warn_of_other_text(path, text)
-    tokenizer = read_tokenizer(path) or ByteTokenizer(model.vocab_size)
-    tokens = tokenizer.encode(text.split(split))
+    tokenizer = tokenizer_of_model(read_tokenizer(path), model.vocab_size, path)
+    tokens = text.encode(split, tokenizer)
     if max_tokens is not None:
         tokens = tokens[: max_tokens + 1]
     print(f"model:  {path}, {model.count_params():,} parameters")

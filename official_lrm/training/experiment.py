@@ -13,6 +13,11 @@ from official.core import task_factory, train_lib
 from official_lrm.configs.settings import resolve
 from official_lrm.models.presets import CONFIG_FILE
 from official_lrm.training.checkpointing import MemoryCheckpointManager
+from official_lrm.training.loading import (
+    check_tokenizer,
+    read_tokenizer,
+    write_tokenizer,
+)
 from official_lrm.training.params import write_params
 from official_lrm.training.trainer import LanguageModelTrainer
 
@@ -39,11 +44,16 @@ class _Controller(orbit.Controller):
 
     def restore_checkpoint(self, checkpoint_path=None):
         """Restores as a resumed run does, also when evaluating beside one."""
+        manager = self.checkpoint_manager
         with self.strategy.scope():
             if checkpoint_path is None:
-                return self.checkpoint_manager.restore_or_initialize()
-            self.checkpoint_manager.restore_from(checkpoint_path)
-            return checkpoint_path
+                checkpoint_path = manager.restore_or_initialize()
+            else:
+                manager.restore_from(checkpoint_path)
+        if checkpoint_path is not None:
+            # Last: that the text is another one says more.
+            check_tokenizer(self.evaluator.task.tokenizer, manager.directory)
+        return checkpoint_path
 
 
 class _Runner(train_lib.OrbitExperimentRunner):
@@ -93,7 +103,9 @@ def run_experiment(params, mode, model_dir, strategy=None):
     keras.utils.set_random_seed(settings.seed)
     with strategy.scope():
         task = task_factory.get_task(params.task, logging_dir=model_dir)
+        _adopt_tokenizer(task, mode, model_dir)
         logging.info("corpus: %s", task.corpus.description)
+        print(describe_tokens(task))
         trainer = build_trainer(params, settings, task, mode)
         runner = _Runner(
             strategy,
@@ -124,6 +136,7 @@ def run_experiment(params, mode, model_dir, strategy=None):
             return trainer
         # Not before the checkpoint was found to be this run's: a refused run
         # must leave the folder as it was.
+        write_tokenizer(task.tokenizer, model_dir)
         write_params(params, model_dir)
     runner.run()
     trainer.close_progress()
@@ -139,7 +152,7 @@ def check_run(params) -> str:
         params: ExperimentConfig.
 
     Returns:
-        A line about the corpus.
+        Lines about the corpus, its tokens and its lanes.
 
     Raises:
         ValueError: naming what cannot be run.
@@ -152,10 +165,32 @@ def check_run(params) -> str:
     train, validation = task.training_lanes(), task.evaluation_lanes()
     return (
         f"corpus: {task.corpus.description}\n"
+        f"{describe_tokens(task)}\n"
         f"lanes:  {train.steps_per_pass:,} steps a pass over "
         f"{train.num_tokens:,} tokens; {validation.num_targets:,} validation "
         "targets"
     )
+
+
+def _adopt_tokenizer(task, mode, model_dir):
+    # Where a run does not make its own: the text that is evaluated may be
+    # another one, and the preset that training began with may be gone.
+    makes_its_own = "train" in mode and not task.task_config.init_checkpoint
+    if not makes_its_own and tf.train.latest_checkpoint(model_dir):
+        task.use_tokenizer(read_tokenizer(model_dir), model_dir)
+
+
+def describe_tokens(task) -> str:
+    """Tells in one line what the ids of a task stand for.
+
+    Args:
+        task: LanguageModelingTask.
+    """
+    size = task.task_config.model.vocab_size
+    used = task.tokenizer.vocab_size
+    kind = task.task_config.corpus.tokenizer
+    spare = f"; {size - used} ids of {size} stand for nothing"
+    return f"tokens: {used} {kind}{spare if used < size else ''}"
 
 
 def _write_preset(model, tokenizer, model_dir):

@@ -1,13 +1,14 @@
 """Loading the model that an experiment or a preset holds."""
 
+import json
 import os
 
 import tensorflow as tf
 
 from official_lrm.configs.settings import resolve
 from official_lrm.data import ByteTokenizer, load_tokenizer
-from official_lrm.memory.spans import MemorySpans
 from official_lrm.models import TransformerXLLanguageModel
+from official_lrm.models.arguments import spans_of_layers
 from official_lrm.models.presets import CONFIG_FILE, TOKENIZER_FILE
 from official_lrm.training.checkpointing import (
     check_variables,
@@ -48,13 +49,8 @@ def load_model(path, spans=None, dtype=None):
     if checkpoint is None:
         raise FileNotFoundError(f"{path} holds no checkpoint yet.")
     if spans is not None:
-        spans, own = MemorySpans(spans), arguments["spans"]
-        if len(spans) != len(own):
-            raise ValueError(
-                f"spans must name {len(own)} layers, as {path} has; got "
-                f"{len(spans)}: {list(spans)}."
-            )
-        arguments["spans"] = spans
+        num_layers = len(arguments["spans"])
+        arguments["spans"] = spans_of_layers(spans, num_layers, path)
     model = TransformerXLLanguageModel(
         **arguments, dtype=dtype or settings.dtype_policy
     )
@@ -73,8 +69,80 @@ def read_tokenizer(path):
 
     Returns:
         A tokenizer; None for a preset that was saved without one.
+
+    Raises:
+        FileNotFoundError: if the folder is neither, or a model_dir lacks it.
+        ValueError: if its file is damaged.
     """
-    if not is_preset(path):
-        return ByteTokenizer(read_params(path).task.model.vocab_size)
     file = os.path.join(path, TOKENIZER_FILE)
-    return load_tokenizer(file) if os.path.isfile(file) else None
+    if is_preset(path):
+        return load_tokenizer(file) if os.path.isfile(file) else None
+    if tf.io.gfile.exists(file):
+        return load_tokenizer(file, tf.io.gfile.GFile)
+    task = read_params(path).task
+    if task.corpus.tokenizer != "bytes":
+        raise FileNotFoundError(
+            f"{path} holds no {TOKENIZER_FILE}, so which "
+            f"{task.corpus.tokenizer} its ids stand for is not known."
+        )
+    # Runs of releases that knew bytes only wrote no file.
+    return ByteTokenizer(task.model.vocab_size)
+
+
+def write_tokenizer(tokenizer, model_dir):
+    """Writes the tokenizer of a run as `tokenizer.json`.
+
+    Args:
+        tokenizer: the tokenizer.
+        model_dir: the folder; made if missing.
+
+    Raises:
+        ValueError: if the folder cannot be written.
+    """
+    path = os.path.join(model_dir, TOKENIZER_FILE)
+    try:
+        tf.io.gfile.makedirs(model_dir)
+        # Whole or not at all: a run that dies here keeps its old one.
+        temporary = f"{path}.tmp"
+        with tf.io.gfile.GFile(temporary, "w") as stream:
+            stream.write(json.dumps(tokenizer.get_config()) + "\n")
+        tf.io.gfile.rename(temporary, path, overwrite=True)
+    except tf.errors.OpError as error:
+        raise ValueError(
+            f"model_dir {model_dir} cannot be written: {error.message}"
+        ) from None
+
+
+def check_tokenizer(tokenizer, model_dir):
+    """Refuses to go on with weights that were trained with other ids.
+
+    Args:
+        tokenizer: that of the run at hand.
+        model_dir: the folder with a checkpoint and its tokenizer.
+
+    Raises:
+        ValueError: naming how the two differ.
+        FileNotFoundError: as `read_tokenizer`.
+    """
+    ours, theirs = tokenizer.get_config(), read_tokenizer(model_dir)
+    saved = theirs.get_config()
+    if saved == ours:
+        return
+    sizes = (theirs.vocab_size, tokenizer.vocab_size)
+    if saved["type"] == ours["type"] and sizes[0] == sizes[1]:
+        both = zip(saved["symbols"], ours["symbols"], strict=True)
+        index, (old, new) = next(
+            (index, pair)
+            for index, pair in enumerate(both)
+            if pair[0] != pair[1]
+        )
+        difference = f"id {index} was byte {old} and is byte {new}"
+    else:
+        difference = (
+            f"it was {sizes[0]} {saved['type']} and is {sizes[1]} "
+            f"{ours['type']}"
+        )
+    raise ValueError(
+        f"{model_dir} was trained with another vocabulary "
+        f"({TOKENIZER_FILE}): {difference}. Give another --model_dir."
+    )

@@ -106,17 +106,7 @@ def sizes(params):
     """
     model = resolve(params).model
     spans = model["spans"]
-    names = (
-        "vocab_size",
-        "hidden_size",
-        "num_heads",
-        "head_size",
-        "inner_size",
-        "untie_biases",
-    )
-    parameters = count_parameters(
-        num_layers=len(spans), **{name: model[name] for name in names}
-    )
+    parameters = count_parameters(len(spans), **model)
     return spans, model["hidden_size"], parameters
 
 

@@ -1,17 +1,26 @@
 """Model Garden configs are checked when they become settings."""
 
 import dataclasses
+import inspect
 import pathlib
 
 import pytest
-import yaml
 from official.core import exp_factory
 
+import official_lrm as lrm
 from official_lrm.configs import EXPERIMENTS, resolve
-from official_lrm.memory import MemorySpans
 from official_lrm.training import parse_params
 
 CONFIGS = pathlib.Path(__file__).parents[2] / "configs"
+
+_ADAPTIVE = (
+    "cutoffs",
+    "div_value",
+    "embedding_size",
+    "tie_embeddings",
+    "share_projections",
+    "projection_initializer_stddev",
+)
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
@@ -25,24 +34,13 @@ def test_every_experiment_resolves(name):
         settings.seed = 3
 
 
-def test_enwik8_is_the_papers_set_up():
-    settings = resolve(exp_factory.get_exp_config("lrm_enwik8"))
-
-    assert settings.spans == MemorySpans.arrange(24, 4, "interleaved")
-    assert settings.model["hidden_size"] == 1024
-    assert settings.model["dropout"] == 0.15
-    assert settings.train.num_lanes == 32
-    assert settings.train.segment_length == 384
-    assert settings.optimizer.warmup_steps == settings.optimizer.offset == 4000
-    assert settings.optimizer.decay_steps == 396_000
-    assert settings.optimizer.learning_rate == 2.5e-4
-
-
 @pytest.mark.parametrize(
     ("experiment", "file"),
     [
         ("lrm_quickstart", "quickstart.yaml"),
         ("lrm_enwik8", "enwik8/lrm04_interleaved.yaml"),
+        ("lrm_text8", "text8/lrm24.yaml"),
+        ("lrm_wikitext103", "wikitext103/lrm03_interleaved.yaml"),
     ],
 )
 def test_experiment_and_its_file_say_the_same(experiment, file):
@@ -53,24 +51,41 @@ def test_experiment_and_its_file_say_the_same(experiment, file):
     assert alone.as_dict() == with_file.as_dict()
 
 
-@pytest.mark.parametrize("path", sorted(CONFIGS.rglob("*.yaml")), ids=str)
-def test_every_file_resolves_and_says_how_to_run_it(path):
-    text = path.read_text()
-    experiment = "lrm_quickstart" if path.stem == "quickstart" else "lrm_enwik8"
+def test_arguments_of_the_adaptive_softmax():
+    params = parse_params(
+        "lrm_quickstart",
+        params_override=(
+            "task.model.cutoffs=[64,160],task.model.div_value=2,"
+            "task.model.embedding_size=96,task.model.tie_embeddings=false,"
+            "task.model.share_projections=false,"
+            "task.model.projection_initializer_stddev=1e-3"
+        ),
+    )
 
-    settings = resolve(parse_params(experiment, config_files=[str(path)]))
+    model = resolve(params).model
 
-    header = text.split("\ntask:")[0]
-    assert all(line.startswith("#") for line in header.splitlines())
-    for word in ("Run:", "Required:", "Commonly overridden:"):
-        assert word in header
-    assert f"--experiment={experiment}" in header
-    assert path.relative_to(CONFIGS.parent).as_posix() in header
-    optimizer = yaml.safe_load(text)["trainer"]["optimizer_config"]
-    # Model Garden's own defaults differ from the published values.
-    assert optimizer["learning_rate"]["cosine"]["alpha"] == 0.01
-    assert optimizer["optimizer"]["adam"]["epsilon"] == 1e-8
-    assert settings.optimizer.offset == settings.optimizer.warmup_steps
+    assert model["cutoffs"] == (64, 160)
+    assert model["div_value"] == 2
+    assert model["embedding_size"] == 96
+    assert model["tie_embeddings"] is False
+    assert model["share_projections"] is False
+    assert model["projection_initializer_stddev"] == 0.001
+    plain = resolve(exp_factory.get_exp_config("lrm_quickstart")).model
+    assert plain["cutoffs"] == ()
+    # Every argument of the model but its spans' own is a field.
+    signature = inspect.signature(lrm.TransformerXLLanguageModel)
+    assert set(plain) == set(signature.parameters) - {
+        "_shared_layers",
+        "kwargs",
+    }
+    assert (
+        plain.items()
+        >= {
+            name: parameter.default
+            for name, parameter in signature.parameters.items()
+            if name in _ADAPTIVE
+        }.items()
+    )
 
 
 def test_spans_given_as_lengths_decide_alone():
@@ -115,6 +130,53 @@ def test_spans_given_as_lengths_decide_alone():
         ("task.model.hidden_size=abc", ["hidden_size", "'abc'", "integer"]),
         ("task.model.hidden_size=15", ["hidden_size", "even", "15"]),
         ("task.model.dropout=1.5", ["task.model.dropout", "1.5", "below 1"]),
+        ("task.model.cutoffs=7", ["task.model.cutoffs", "list", "got 7"]),
+        (
+            "task: {model: {cutoffs: [64, 2.5]}}",
+            ["task.model.cutoffs", "integers", "[64, 2.5]"],
+        ),
+        (
+            "task: {model: {cutoffs: [64, true]}}",
+            ["task.model.cutoffs", "integers", "[64, True]"],
+        ),
+        (
+            "task: {model: {cutoffs: [64, 64]}}",
+            ["task.model.cutoffs", "rise", "vocab_size=256", "[64, 64]"],
+        ),
+        (
+            "task: {model: {cutoffs: [256]}}",
+            ["task.model.cutoffs", "vocab_size=256", "[256]"],
+        ),
+        ("task.model.div_value=0", ["task.model.div_value", "positive", "0"]),
+        ("task.model.div_value=1.5", ["task.model.div_value", "1.5"]),
+        (
+            "task: {model: {cutoffs: [64, 160], div_value: 14}}",
+            ["task.model.embedding_size", "196", "got 192"],
+        ),
+        (
+            "task.model.embedding_size=0",
+            ["task.model.embedding_size", "positive integer or None", "0"],
+        ),
+        (
+            "task.model.embedding_size=wide",
+            ["task.model.embedding_size", "integer", "'wide'"],
+        ),
+        (
+            "task.model.tie_embeddings=1",
+            ["task.model.tie_embeddings", "true or false", "1"],
+        ),
+        (
+            "task.model.share_projections=no_idea",
+            ["task.model.share_projections", "true or false", "'no_idea'"],
+        ),
+        (
+            "task.model.projection_initializer_stddev=0",
+            ["task.model.projection_initializer_stddev", "positive", "0"],
+        ),
+        (
+            "task.model.projection_initializer_stddev=wide",
+            ["task.model.projection_initializer_stddev", "number", "'wide'"],
+        ),
         ("task.model.untie_biases=3", ["untie_biases", "true or false", "3"]),
         ("trainer.recovery_max_trials=2", ["recovery_max_trials", "0", "2"]),
         (
@@ -169,7 +231,8 @@ def test_errors_name_field_value_and_what_is_allowed(override, words):
 
 
 def test_unknown_experiment_and_missing_file():
-    with pytest.raises(ValueError, match="lrm_quickstart, lrm_enwik8; got"):
+    names = "lrm_quickstart, lrm_enwik8, lrm_text8, lrm_wikitext103; got"
+    with pytest.raises(ValueError, match=names):
         parse_params("lrm_quickstar")
     with pytest.raises(FileNotFoundError, match=r"missing\.yaml"):
         parse_params("lrm_quickstart", config_files=["missing.yaml"])

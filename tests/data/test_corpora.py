@@ -12,7 +12,13 @@ import time
 
 import pytest
 
-from official_lrm.data import Corpus, corpus_names, load_corpus
+from official_lrm.data import (
+    ByteTokenizer,
+    Corpus,
+    SymbolTokenizer,
+    corpus_names,
+    load_corpus,
+)
 from official_lrm.data.stdlib_sources import read_stdlib_sources
 
 TEXT = bytes(random.Random(7).randbytes(4_001))
@@ -77,6 +83,24 @@ class TestSplits:
         # An attribute that is no split is none either.
         with pytest.raises(ValueError, match="got 'name'"):
             corpus.split("name")
+
+    @pytest.mark.parametrize("split", ["train", "validation", "test", "all"])
+    def test_each_is_encoded(self, split):
+        corpus = Corpus.from_text("text", TEXT)
+        tokenizer = SymbolTokenizer(bytes(range(256))[::-1])
+        expected = [255 - byte for byte in corpus.split(split)]
+        assert corpus.encode(split, tokenizer).tolist() == expected
+
+    def test_a_byte_without_an_id_is_named_with_its_place(self):
+        # Validation is the bytes 90 to 94.
+        corpus = Corpus.from_text("book", b"a" * 92 + b"\xe9" + b"a" * 7)
+        message = "^validation split of corpus 'book': byte 233 at offset 2 is"
+        for tokenizer in (SymbolTokenizer(b"a"), ByteTokenizer(128)):
+            with pytest.raises(ValueError, match=message):
+                corpus.encode("validation", tokenizer)
+            assert len(corpus.encode("train", tokenizer)) == 90
+        with pytest.raises(ValueError, match="^split must be .*'valid'$"):
+            corpus.encode("valid", ByteTokenizer())
 
 
 class TestCorpus:

@@ -1,114 +1,108 @@
-"""Tests of the byte tokenizer."""
+"""Tests of what makes tokenizers of what was stored of them."""
 
+import io
 import json
 
-import numpy as np
 import pytest
 
 from official_lrm.data import (
+    TOKENIZER_TYPES,
     ByteTokenizer,
+    SymbolTokenizer,
     load_tokenizer,
     tokenizer_from_config,
+    tokenizer_of_model,
 )
 
-
-def test_a_str_becomes_the_bytes_of_its_utf8():
-    ids = ByteTokenizer().encode("né\n")
-    assert ids.tolist() == [110, 195, 169, 10]
-    assert ids.dtype == np.uint8
+BOTH = (ByteTokenizer(131), SymbolTokenizer(b"ba\n"))
+IDS = ("bytes", "symbols")
 
 
-@pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
-def test_every_byte_round_trips(kind):
-    text = bytes(range(256)) * 3 + b"\r\n\0"
-    tokenizer = ByteTokenizer()
-    assert tokenizer.decode(tokenizer.encode(kind(text))) == text
+def test_each_type_has_a_tokenizer():
+    kinds = tuple(tokenizer.get_config()["type"] for tokenizer in BOTH)
+    assert kinds == TOKENIZER_TYPES == IDS
 
 
-def test_bytes_are_viewed_and_not_copied():
-    text = b"abcde"
-    ids = ByteTokenizer().encode(text)
-    assert np.shares_memory(ids, np.frombuffer(text, np.uint8))
+@pytest.mark.parametrize("tokenizer", BOTH, ids=IDS)
+def test_a_file_makes_the_same_tokenizer(tmp_path, tokenizer):
+    path = tmp_path / "tokenizer.json"
+    path.write_text(json.dumps(tokenizer.get_config()))
+    read = load_tokenizer(path)
+    assert type(read) is type(tokenizer)
+    assert read.get_config() == tokenizer.get_config()
 
 
-def test_a_writable_buffer_is_copied():
-    # Given ids of a bytearray, when the bytearray changes, the ids stay.
-    buffer = bytearray(b"abc")
-    ids = ByteTokenizer().encode(buffer)
-    buffer[0] = 0
-    assert ids.tolist() == [97, 98, 99]
-
-
-def test_nothing_encodes_to_nothing():
-    tokenizer = ByteTokenizer()
-    assert tokenizer.encode(b"").shape == (0,)
-    assert tokenizer.decode([]) == b""
-
-
-def test_a_byte_outside_the_vocabulary_is_named_with_its_offset():
-    message = (
-        r"^byte 195 at offset 2 is outside the vocabulary; allowed are 0 to "
-        r"127 \(vocab_size=128\)$"
+def test_a_file_may_be_anywhere():
+    text = json.dumps(BOTH[1].get_config())
+    opened = []
+    read = load_tokenizer(
+        "far://away", lambda path: opened.append(path) or io.StringIO(text)
     )
-    with pytest.raises(ValueError, match=message):
-        ByteTokenizer(vocab_size=128).encode("abé é")
+    assert opened == ["far://away"]
+    assert read.decode([1, 0]) == b"ab"
 
 
-def test_the_last_byte_of_the_vocabulary_is_allowed():
-    assert ByteTokenizer(vocab_size=99).encode(b"ab").tolist() == [97, 98]
-
-
-@pytest.mark.parametrize(
-    ("ids", "first", "index"),
-    [([1, 2, 3, 97, 0], 3, 2), ([2, -1, 7], -1, 1), ([300, 0], 300, 0)],
-)
-def test_the_first_id_outside_the_vocabulary_is_named(ids, first, index):
-    message = f"^id {first} at index {index} is outside .* 0 to 2 "
-    with pytest.raises(ValueError, match=message):
-        ByteTokenizer(vocab_size=3).decode(ids)
-
-
-def test_decode_takes_any_integers_of_one_dimension():
-    tokenizer = ByteTokenizer()
-    for dtype in (np.uint8, np.int32, np.int64):
-        assert tokenizer.decode(np.array([72, 105], dtype)) == b"Hi"
-    with pytest.raises(ValueError, match=r"one-dimensional, got .*\(1, 2\)"):
-        tokenizer.decode([[72, 105]])
-    with pytest.raises(ValueError, match="integers, got dtype float64"):
-        tokenizer.decode([72.0])
-
-
-def test_encode_refuses_what_is_not_text():
-    with pytest.raises(TypeError, match="bytes or str, got list"):
-        ByteTokenizer().encode([1, 2])
-
-
-@pytest.mark.parametrize("vocab_size", [0, -1, 257, 2.0, "256", None, True])
-def test_a_wrong_vocabulary_size_is_refused(vocab_size):
-    with pytest.raises(ValueError, match="vocab_size .* 1 to 256, got") as info:
-        ByteTokenizer(vocab_size=vocab_size)
-    assert repr(vocab_size) in str(info.value)
-
-
-def test_the_config_makes_the_same_tokenizer():
-    config = ByteTokenizer(vocab_size=131).get_config()
-    assert config == {"type": "bytes", "vocab_size": 131}
-    assert tokenizer_from_config(config).get_config() == config
-
-
-def test_a_file_makes_the_same_tokenizer(tmp_path):
-    path = tmp_path / "tokenizer.json"
-    path.write_text(json.dumps(ByteTokenizer(131).get_config()))
-    assert load_tokenizer(path).vocab_size == 131
+def test_there_may_be_no_file(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        load_tokenizer(tmp_path / "tokenizer.json")
 
 
 @pytest.mark.parametrize(
-    "text",
-    ["{", "[]", '{"type": "words"}', '{"type": "bytes", "vocab_size": 999}'],
+    "content",
+    [
+        b"{",
+        b"",
+        b"\xff",
+        b"[" * 10**5,
+        b"[]",
+        b"{}",
+        b'"bytes"',
+        b'{"type": "words"}',
+        b'{"type": ["bytes"]}',
+        b'{"type": {"symbols": [1]}}',
+        b'{"type": "bytes"}',
+        b'{"type": "bytes", "vocab_size": 999}',
+        b'{"type": "symbols"}',
+        b'{"type": "symbols", "symbols": [1, 1]}',
+        b'{"type": "symbols", "symbols": [1e999]}',
+    ],
+    ids=lambda content: content[:40].decode(errors="replace"),
 )
-def test_a_file_of_no_tokenizer_is_refused_by_name(tmp_path, text):
+def test_a_file_of_no_tokenizer_is_refused_by_name(tmp_path, content):
     path = tmp_path / "tokenizer.json"
-    path.write_text(text)
-    with pytest.raises(ValueError, match="tokenizer.json") as error:
+    path.write_bytes(content)
+    with pytest.raises(ValueError) as error:
         load_tokenizer(path)
-    assert "\n" not in str(error.value)
+    message = str(error.value)
+    assert message.startswith(str(path))
+    assert "\n" not in message
+
+
+def test_an_unknown_type_is_named_with_those_allowed():
+    with pytest.raises(ValueError) as error:
+        tokenizer_from_config({"type": "words", "words": ["a"] * 10**6})
+    message = str(error.value)
+    assert "'bytes' or 'symbols'" in message
+    assert "'words'" in message
+    assert len(message) < 300
+
+
+class TestOfModel:
+    @pytest.mark.parametrize("size", [3, 4, 256])
+    def test_it_may_have_fewer_ids_than_the_model(self, size):
+        tokenizer = BOTH[1]
+        assert tokenizer_of_model(tokenizer, size, "runs/a") is tokenizer
+
+    def test_it_may_not_have_more(self):
+        with pytest.raises(ValueError, match="^runs/a holds .* 3 ids.* 2 of"):
+            tokenizer_of_model(BOTH[1], 2, "runs/a")
+
+    def test_without_one_256_ids_are_bytes(self):
+        config = tokenizer_of_model(None, 256, "runs/a").get_config()
+        assert config == {"type": "bytes", "vocab_size": 256}
+
+    @pytest.mark.parametrize("size", [1, 204, 255, 257, 267_735])
+    def test_without_one_others_are_not_known(self, size):
+        message = f"^runs/a holds no tokenizer .*its {size} ids are not"
+        with pytest.raises(ValueError, match=message):
+            tokenizer_of_model(None, size, "runs/a")

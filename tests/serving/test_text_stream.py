@@ -1,12 +1,15 @@
 """Tests of text in and text out."""
 
 import io
+import json
 import os
+import shutil
+import types
 
 import numpy as np
 import pytest
 
-from official_lrm.data import ByteTokenizer
+from official_lrm.data import ByteTokenizer, SymbolTokenizer
 from official_lrm.serving import TextGenerator, text_stream
 
 
@@ -67,6 +70,28 @@ class TestBytes:
             write(Scripted(), b"\x05a", ByteTokenizer(23))
 
 
+class TestSymbols:
+    def test_ids_are_the_tokenizers(self):
+        tokenizer = SymbolTokenizer("an é".encode())
+        generator = Scripted(bytes([0, 1]), bytes([3]), bytes([4, 2]))
+        assert write(generator, "né".encode(), tokenizer) == "néané \n"
+        assert generator.prompt == bytes([1, 3, 4])
+
+    def test_ids_that_stand_for_nothing_are_shown_as_such(self):
+        # Given a model with more ids than the text that it was trained on,
+        tokenizer = SymbolTokenizer("né".encode())
+        # when it writes them, one within a character,
+        generator = Scripted(bytes([3]), bytes([0, 1, 2, 1, 255]), bytes([2]))
+        # then the text goes on, and they are seen.
+        text = write(generator, b"n", tokenizer)
+        assert text == "n\ufffdné\ufffd\ufffd\ufffd\n"
+
+    def test_bytes_that_are_none_are_refused(self):
+        message = "byte 10 at offset 1 is none of the 1 symbols"
+        with pytest.raises(ValueError, match=message):
+            write(Scripted(), b"a\n", SymbolTokenizer(b"a"))
+
+
 class TestSources:
     @pytest.fixture(scope="class")
     def preset(self, of_bytes, tmp_path_factory):
@@ -102,7 +127,12 @@ class TestSources:
         for name in ("2", "11"):
             (tmp_path / name).mkdir()
         opened = []
-        monkeypatch.setattr(TextGenerator, "from_saved_model", opened.append)
+
+        def load(path):
+            opened.append(path)
+            return types.SimpleNamespace(vocab_size=256)
+
+        monkeypatch.setattr(TextGenerator, "from_saved_model", load)
         text_stream.open_generator(str(tmp_path))
         assert opened == [str(tmp_path / "11")]
 
@@ -110,3 +140,53 @@ class TestSources:
         message = f"^{tmp_path} is neither a model_dir, a preset nor an"
         with pytest.raises(FileNotFoundError, match=message):
             text_stream.open_generator(str(tmp_path))
+
+
+class TestTokenizers:
+    """What a model's own file says its ids are, and what there is without."""
+
+    @pytest.fixture(autouse=True)
+    def no_signatures(self, monkeypatch):
+        # Seconds each, and none is called here.
+        monkeypatch.setattr(TextGenerator, "from_model", lambda model: None)
+
+    @pytest.fixture(params=["preset", "export"])
+    def make_source(self, request, retained, make_model, tmp_path):
+        """Returns make(config) -> a source of 23 ids that holds the config."""
+
+        def make(config):
+            folder = tmp_path / "source"
+            if request.param == "preset":
+                make_model().save_to_preset(folder)
+                file = folder / "tokenizer.json"
+            else:
+                shutil.copytree(retained.path, folder)
+                file = folder / "assets.extra" / "tokenizer.json"
+            if config is not None:
+                file.parent.mkdir(exist_ok=True)
+                file.write_text(json.dumps(config))
+            return str(folder)
+
+        return make
+
+    def test_symbols_are_read(self, make_source):
+        config = SymbolTokenizer(b"cab").get_config()
+        _, tokenizer = text_stream.open_generator(make_source(config))
+        assert tokenizer.get_config() == config
+
+    def test_without_a_file_23_ids_stand_for_nothing_known(self, make_source):
+        path = make_source(None)
+        message = f"^{path} holds no tokenizer .* its 23 ids are not the 256"
+        with pytest.raises(ValueError, match=message):
+            text_stream.open_generator(path)
+
+    def test_there_may_not_be_more_symbols_than_ids(self, make_source):
+        path = make_source(SymbolTokenizer(bytes(range(24))).get_config())
+        message = f"^{path} holds a tokenizer of 24 ids, more than the 23 of"
+        with pytest.raises(ValueError, match=message):
+            text_stream.open_generator(path)
+
+    def test_without_a_file_256_ids_are_bytes(self, make_model, tmp_path):
+        make_model(vocab_size=256).save_to_preset(tmp_path)
+        _, tokenizer = text_stream.open_generator(str(tmp_path))
+        assert tokenizer.get_config() == ByteTokenizer().get_config()

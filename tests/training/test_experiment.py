@@ -56,6 +56,7 @@ def test_a_run_leaves_checkpoints_summaries_params_and_a_preset(
         "ckpt-6",
         "params",
         "preset",
+        "tokenizer",
         "train",
         "validation",
     }
