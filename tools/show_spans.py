@@ -1,22 +1,44 @@
-r"""Shows the memory spans of a config or of flags: diagram, state, parameters.
+r"""Shows memory spans and what they cost: parameters, state, FLOPs.
+
+Of a published run, or of any config (a second file shrinks it):
+
+    python tools/show_spans.py --config_file=configs/enwik8/lrm24.yaml
+    python tools/show_spans.py --config_file=configs/wikitext103/lrm18.yaml \
+        --config_file=configs/local_tiny.yaml
+    python tools/show_spans.py --experiment=lrm_quickstart \
+        --params_override=task.model.spans.num_long=2
+
+Of an arrangement, or of spans one by one; --hidden_size adds the state, all
+five sizes add parameters and FLOPs:
 
     python tools/show_spans.py --num_layers=24 --num_long=4 --hidden_size=1024
-    python tools/show_spans.py --experiment=lrm_enwik8 \
-        --config_file=configs/enwik8/lrm04_interleaved.yaml
+    python tools/show_spans.py --num_layers=24 --long=3800 --hidden_size=1024
     python tools/show_spans.py --spans=128,0,2304 --hidden_size=1024 \
         --num_heads=8 --head_size=128 --inner_size=3072 --vocab_size=204
+
+"all long" is the same model with the long span in every layer. State is that
+of --batch_size lanes. FLOPs count two for each multiply-add of the matrix
+products of a forward pass over a segment of T tokens, divided by its tokens.
 """
+
+import dataclasses
 
 from absl import flags
 
 from official_lrm import command_line
 
 FLAGS = flags.FLAGS
-flags.DEFINE_string("experiment", None, "Name of a registered experiment.")
+flags.DEFINE_string(
+    "experiment",
+    None,
+    "Name of a registered experiment, as for tools/train.py.",
+)
 flags.DEFINE_multi_string(
     "config_file",
     [],
-    "YAML file of overrides; of lrm_enwik8 unless --experiment says otherwise.",
+    "YAML file of overrides, may be given several times; of lrm_enwik8 unless "
+    "--experiment says otherwise. The files of configs/ say all that differs "
+    "between experiments and need none.",
 )
 flags.DEFINE_string("params_override", None, "As for tools/train.py.")
 flags.DEFINE_string(
@@ -38,8 +60,8 @@ flags.DEFINE_integer(
     lower_bound=0,
 )
 for _name, _help in (
-    ("hidden_size", "D, for the state's bytes."),
-    ("num_heads", "N; with the three below, for the parameter count."),
+    ("hidden_size", "D; for the state's bytes."),
+    ("num_heads", "N; with D and the three below, for parameters and FLOPs."),
     ("head_size", "H."),
     ("inner_size", "F."),
     ("vocab_size", "V."),
@@ -47,12 +69,25 @@ for _name, _help in (
     flags.DEFINE_integer(
         _name, None, f"{_help} Not with a config.", lower_bound=1
     )
-flags.DEFINE_bool("untie_biases", False, "Attention biases of each layer.")
+flags.DEFINE_bool(
+    "untie_biases", False, "Attention biases of each layer. Not with a config."
+)
 flags.DEFINE_integer(
-    "batch_size", 1, "Lanes to count the state of.", lower_bound=1
+    "batch_size",
+    1,
+    "Lanes of the state; without a config, of the FLOPs too (a config's are "
+    "those of its training).",
+    lower_bound=1,
 )
 flags.DEFINE_enum(
     "dtype", "float32", ["float32", "bfloat16", "float64"], "Of the state."
+)
+flags.DEFINE_integer(
+    "segment_length",
+    None,
+    "T of the FLOPs, 1 = decoding; by default the config's training T, 384 "
+    "without a config.",
+    lower_bound=1,
 )
 
 
@@ -68,27 +103,63 @@ _SIZE_FLAGS = (
 )
 
 
+@dataclasses.dataclass
+class Described:
+    """What the flags describe.
+
+    spans: MemorySpans.
+    long: span of the long layers, also where there are none.
+    sizes: arguments of the model that shapes depend on; None = not known.
+    num_lanes: B of the FLOPs.
+    segment_length: T of the FLOPs.
+    """
+
+    spans: object
+    long: int
+    sizes: dict
+    num_lanes: int
+    segment_length: int
+
+
 def main():
     """Prints the diagram and the figures."""
-    spans, hidden_size, parameters = described()
+    from official_lrm.memory.spans import MemorySpans
+    from official_lrm.models.cost_report import flop_table, state_table
+    from official_lrm.models.parameter_count import count_parameters
+
+    shown = described()
+    spans, sizes = shown.spans, shown.sizes
+    all_long = MemorySpans.arrange(len(spans), len(spans), long=shown.long)
     print(spans.diagram())
-    if hidden_size:
-        print(state_table(spans, hidden_size))
-    if parameters:
-        print(f"parameters: {parameters:,} (the same for any spans)")
+    if sizes["hidden_size"]:
+        print()
+        print(
+            state_table(
+                spans,
+                all_long,
+                sizes["hidden_size"],
+                batch_size=FLAGS.batch_size,
+                dtype=FLAGS.dtype,
+                test_long=FLAGS.test_long,
+            )
+        )
+    if None in [sizes[name] for name in _SIZE_FLAGS]:
+        return
+    parameters = count_parameters(len(spans), **sizes)
+    print(f"\nparameters: {parameters:,} (the same for any spans)\n")
+    print(
+        flop_table(
+            spans, all_long, shown.segment_length, shown.num_lanes, **sizes
+        )
+    )
 
 
-def described():
-    """Spans, hidden size and parameters of what the flags describe.
-
-    Returns:
-        (MemorySpans, D or None, number of parameters or None).
+def described() -> Described:
+    """Reads the flags.
 
     Raises:
         ValueError: if they describe nothing, or two things.
     """
-    from official_lrm.memory.spans import MemorySpans
-
     config, spans, arrangement, sizes = (
         [name for name in names if FLAGS[name].present]
         for names in (
@@ -111,75 +182,56 @@ def described():
         )
     if config:
         return _of_config()
-    if spans:
-        lengths = command_line.parse_integers("spans", FLAGS.spans)
-        chosen = MemorySpans(lengths)
-    else:
-        if FLAGS.num_layers is None:
-            raise ValueError(f"--{arrangement[0]} needs --num_layers.")
-        num_long = FLAGS.num_long
-        chosen = MemorySpans.arrange(
-            FLAGS.num_layers,
-            FLAGS.num_layers if num_long is None else num_long,
-            FLAGS.placement,
-            FLAGS.long,
-            FLAGS.short,
-        )
-    return chosen, FLAGS.hidden_size, _count(len(chosen))
+    return _of_flags(arrangement)
 
 
 def _of_config():
-    from official_lrm.training import params as experiment_params
+    from official_lrm.configs.settings import resolve
+    from official_lrm.training.params import parse_params
 
-    params = experiment_params.parse_params(
+    params = parse_params(
         FLAGS.experiment or "lrm_enwik8",
         config_files=FLAGS.config_file,
         params_override=FLAGS.params_override,
     )
-    return experiment_params.sizes(params)
+    settings = resolve(params)
+    sizes = dict(settings.model)
+    spans = sizes.pop("spans")
+    config = params.task.model.spans
+    return Described(
+        spans,
+        config.long if config.lengths is None else max(spans),
+        sizes,
+        settings.train.num_lanes,
+        FLAGS.segment_length or settings.train.segment_length,
+    )
 
 
-def _count(num_layers):
-    sizes = {name: FLAGS[name].value for name in _SIZE_FLAGS}
-    if None in sizes.values():
-        return None
-    from official_lrm.models.parameter_count import count_parameters
-
-    return count_parameters(num_layers=num_layers, **sizes)
-
-
-def state_table(spans, hidden_size) -> str:
-    """Bytes of the state with these spans and with full memory.
-
-    Args:
-        spans: MemorySpans.
-        hidden_size: D.
-    """
+def _of_flags(arrangement):
     from official_lrm.memory.spans import MemorySpans
 
-    rows = [("spans", spans)]
-    if FLAGS.test_long and any(spans.is_long):
-        rows.append(
-            (f"long = {FLAGS.test_long}", spans.with_long(FLAGS.test_long))
+    if FLAGS.spans is not None:
+        lengths = command_line.parse_integers("spans", FLAGS.spans)
+        spans = MemorySpans(lengths)
+        long = max(spans)
+    else:
+        if FLAGS.num_layers is None:
+            raise ValueError(f"--{arrangement[0]} needs --num_layers.")
+        num_long, long = FLAGS.num_long, FLAGS.long
+        spans = MemorySpans.arrange(
+            FLAGS.num_layers,
+            FLAGS.num_layers if num_long is None else num_long,
+            FLAGS.placement,
+            long,
+            FLAGS.short,
         )
-    lines = [
-        f"state, batch {FLAGS.batch_size}, {FLAGS.dtype}:"
-        f"  {'these spans':>12}  {'all long':>12}  share"
-    ]
-    for name, shown in rows:
-        full = MemorySpans([max(shown)] * len(shown))
-        sizes = [
-            value.state_bytes(hidden_size, FLAGS.batch_size, FLAGS.dtype)
-            for value in (shown, full)
-        ]
-        share = f"{sizes[0] / sizes[1]:.0%}" if sizes[1] else "-"
-        mebibytes = [f"{size / 2**20:,.2f} MiB" for size in sizes]
-        width = len(lines[0]) - len("  these spans") - 22
-        lines.append(
-            f"  {name:<{width}}  {mebibytes[0]:>12}  {mebibytes[1]:>12}"
-            f"  {share:>5}"
-        )
-    return "\n".join(lines)
+    return Described(
+        spans,
+        long,
+        {name: FLAGS[name].value for name in _SIZE_FLAGS},
+        FLAGS.batch_size,
+        FLAGS.segment_length or 384,
+    )
 
 
 if __name__ == "__main__":
