@@ -16,6 +16,7 @@ from official_lrm.training.checkpointing import (
     variables_by_path,
 )
 from official_lrm.training.params import read_params
+from official_lrm.training.run_files import write_file
 
 
 def is_preset(path) -> bool:
@@ -99,18 +100,8 @@ def write_tokenizer(tokenizer, model_dir):
     Raises:
         ValueError: if the folder cannot be written.
     """
-    path = os.path.join(model_dir, TOKENIZER_FILE)
-    try:
-        tf.io.gfile.makedirs(model_dir)
-        # Whole or not at all: a run that dies here keeps its old one.
-        temporary = f"{path}.tmp"
-        with tf.io.gfile.GFile(temporary, "w") as stream:
-            stream.write(json.dumps(tokenizer.get_config()) + "\n")
-        tf.io.gfile.rename(temporary, path, overwrite=True)
-    except tf.errors.OpError as error:
-        raise ValueError(
-            f"model_dir {model_dir} cannot be written: {error.message}"
-        ) from None
+    text = json.dumps(tokenizer.get_config()) + "\n"
+    write_file(model_dir, TOKENIZER_FILE, text)
 
 
 def check_tokenizer(tokenizer, model_dir):

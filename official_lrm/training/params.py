@@ -13,6 +13,7 @@ from official_lrm.configs.settings import resolve
 from official_lrm.models.arguments import check_arguments
 from official_lrm.models.parameter_count import count_parameters
 from official_lrm.models.presets import CONFIG_FILE
+from official_lrm.training.run_files import write_file
 
 PARAMS_FILE = "params.yaml"
 
@@ -143,18 +144,8 @@ def write_params(params, model_dir):
     Raises:
         ValueError: if the folder cannot be written.
     """
-    path = os.path.join(model_dir, PARAMS_FILE)
-    try:
-        tf.io.gfile.makedirs(model_dir)
-        # Whole or not at all: a run that dies here keeps its old one.
-        temporary = f"{path}.tmp"
-        with tf.io.gfile.GFile(temporary, "w") as stream:
-            yaml.safe_dump(params.as_dict(), stream)
-        tf.io.gfile.rename(temporary, path, overwrite=True)
-    except tf.errors.OpError as error:
-        raise ValueError(
-            f"model_dir {model_dir} cannot be written: {error.message}"
-        ) from None
+    text = yaml.safe_dump(params.as_dict())
+    write_file(model_dir, PARAMS_FILE, text)
 
 
 def read_params(model_dir):
