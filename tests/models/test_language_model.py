@@ -57,18 +57,6 @@ class TestParameters:
         )
         assert model.count_params() == 41_055_436
 
-    @pytest.mark.slow  # 1.1 GB.
-    def test_the_published_24_layers(self):
-        model = lrm.TransformerXLLanguageModel(
-            vocab_size=204,
-            spans=lrm.MemorySpans.arrange(num_layers=24, num_long=4),
-            hidden_size=1024,
-            num_heads=8,
-            head_size=128,
-            inner_size=3072,
-        )
-        assert model.count_params() == 277_231_820
-
 
 class TestCalls:
     def test_no_memories_are_fresh_ones(self, make_model, make_tokens):
