@@ -1,11 +1,13 @@
 """Tools as subprocesses and in the process, and one trained run of them."""
 
+import functools
 import importlib.util
 import os
 import pathlib
 import random
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import types
@@ -78,6 +80,10 @@ def start(tool, *arguments):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env={**os.environ, "PYTHONPATH": path},
+        # Where the tests run in the background, a shell has it ignored.
+        preexec_fn=functools.partial(
+            signal.signal, signal.SIGINT, signal.SIG_DFL
+        ),
         text=True,
         encoding="utf-8",
     )
