@@ -6,7 +6,7 @@ memory -> kernels -> layers -> models -> tasks, serving, checkpoints -> training
 
 A file imports what stands left of it, or its own folder. `configs` and `data`
 know no model; only tasks and what stands right of them, and the two
-themselves, import them.
+themselves, import them. `progress` stands left of all that is not portable.
 """
 
 import ast
@@ -31,11 +31,11 @@ _BELOW_TASKS = {*_LEFT, "configs", "data"}
 ALLOWED = {
     **_LEFT,
     "configs": {"memory", "data"},
-    "data": {"memory", "configs"},
+    "data": {"memory", "configs", "progress"},
     "tasks": _BELOW_TASKS,
     "serving": _BELOW_TASKS,
     "checkpoints": _BELOW_TASKS,
-    "training": _BELOW_TASKS | {"tasks", "serving", "checkpoints"},
+    "training": _BELOW_TASKS | {"progress", "tasks", "serving", "checkpoints"},
 }
 # They import Keras only, and so run on all its backends.
 PORTABLE = {"memory", "layers", "models"}

@@ -21,7 +21,7 @@ from official_lrm.training.loading import (
     read_tokenizer,
 )
 from official_lrm.training.params import read_params
-from official_lrm.training.progress import ProgressLine
+from official_lrm.progress import ProgressLine
 
 _DEFAULT_SEGMENT_LENGTH = 128
 

@@ -15,7 +15,7 @@ from official_lrm.training.checkpointing import (
     variables_by_path,
 )
 from official_lrm.training.evaluation import Evaluator, fresh_memories
-from official_lrm.training.progress import ProgressLine
+from official_lrm.progress import ProgressLine
 
 # Logs of the last step of a host loop, the same on every replica.
 _LAST_STEP = ("learning_rate", "gradient_norm")

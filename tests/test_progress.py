@@ -2,8 +2,8 @@
 
 import io
 
-from official_lrm.training import progress
-from official_lrm.training.progress import ProgressLine
+from official_lrm import progress
+from official_lrm.progress import ProgressLine
 
 
 class _Terminal(io.StringIO):
