@@ -48,12 +48,16 @@ setup(
     # at least and has been tested on nothing newer.
     python_requires=">=3.11,<3.12",
     packages=find_packages(include=["official_lrm", "official_lrm.*"]),
-    package_data={"official_lrm": ["**/*.txt", "**/*.json", "**/*.yaml"]},
+    package_data={
+        "official_lrm": ["**/*.txt", "**/*.json", "**/*.tsv", "**/*.yaml"]
+    },
     install_requires=[
         "absl-py",
         "keras>=3.15,<4",
         "numpy",
+        "requests",
         "safetensors",
+        "sentencepiece",
         "tensorflow>=2.20,<2.21",
         "tensorflow-datasets",
         "tensorflow-text>=2.20,<2.21",
@@ -62,6 +66,8 @@ setup(
     extras_require={
         "tpu-compile": TPU_COMPILE,
         "test": [
+            # tfds.testing imports it without asking for it.
+            "dill",
             "pytest",
             "pytest-timeout",
             "pytest-xdist",
