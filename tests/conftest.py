@@ -11,6 +11,15 @@ import pytest
 TESTDATA = pathlib.Path(__file__).parent / "testdata"
 
 
+@pytest.fixture(scope="session", autouse=True)
+def cache_folder(tmp_path_factory):
+    """Keeps the cache of tokens out of the user's own, in processes too."""
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("cache")
+        patch.setenv("XDG_CACHE_HOME", str(folder))
+        yield folder
+
+
 @functools.cache
 def read_golden(name):
     with np.load(TESTDATA / f"{name}.npz", allow_pickle=False) as file:

@@ -8,7 +8,7 @@ r"""Converts a published Transformer-XL checkpoint into a preset.
         --num_long=3 --placement=last --long=1600 --short=128
     python tools/convert_checkpoint.py --source=tf1 \
         --checkpoint=enwik8/model.ckpt-0 --config=enwik8/flags.json \
-        --output=presets/enwik8
+        --output=presets/enwik8 --vocabulary=symbols.txt --tokenizer=symbols
 
 huggingface: a folder with config.json and model.safetensors, as
 TransfoXLLMHeadModel.save_pretrained writes it, or pytorch_model.bin, which
@@ -39,8 +39,15 @@ flags.DEFINE_string("output", None, "Folder of the preset, a new one.")
 flags.DEFINE_string(
     "vocabulary",
     None,
-    "Text file with one token a line in the order of the ids, saved with the "
-    "preset.",
+    "Text file with one token a line in the order of the ids, from which the "
+    "preset gets its tokenizer.",
+)
+flags.DEFINE_enum(
+    "tokenizer",
+    "words",
+    ["words", "symbols"],
+    "What the lines of --vocabulary are: words (<eos> is a line's end, <unk> "
+    "an unknown word), or the numbers of bytes, as enwik8's are written.",
 )
 flags.DEFINE_bool(
     "attend_to_empty",
@@ -70,6 +77,7 @@ def main():
         output=FLAGS.output,
         config=FLAGS.config,
         vocabulary=FLAGS.vocabulary,
+        tokenizer=FLAGS.tokenizer,
         spans=spans,
         arrangement=arrangement,
         attend_to_empty=FLAGS.attend_to_empty,

@@ -1,14 +1,25 @@
-r"""Scores a text with a trained model: bits per character and its protocol.
+r"""Scores a text with a trained model and says how the figures came about.
 
     python tools/evaluate.py --model=runs/first
     python tools/evaluate.py --model=runs/enwik8 --long_memory=0,768,2304,6000
+    python tools/evaluate.py --model=runs/enwik8 --split=test --protocol=rae2020
     python tools/evaluate.py --model=runs/first/preset --spans=64,0,0,0,0,384 \
         --corpus=text --input_path=book.txt --split=all
 
 --model is a model_dir of tools/train.py (then corpus and segment length are
 those of its params.yaml unless flags say otherwise) or a preset. Any spans
 work with any weights: nothing is retrained. Every target of the split counts
-once; memory is cold at the start of each lane.
+once; memory is cold at the start of each lane and document.
+
+The table shows bits per character (bpc) of models of characters, else
+perplexity and bits per byte of text (bpb), and where tokens are no words the
+perplexity per word (word_ppl), in which models of all kinds compare. --output
+has all of these, and everything that they depend on.
+
+--protocol evaluates as a paper does: dai2019 (T=128, same_length, clamp 1000,
+memory 3800 for characters and 1600 for words) or rae2020 (T=384, long memories
+of 6000, of validation characters the first 500,000). Flags that are given as
+well go first, and the line "protocol:" names them.
 """
 
 from absl import flags
@@ -32,8 +43,8 @@ flags.DEFINE_enum(
 flags.DEFINE_integer(
     "segment_length",
     None,
-    "T, tokens at once; by default the model_dir's training T, 128 for a "
-    "preset.",
+    "T, tokens at once; by default that of --protocol, else the model_dir's "
+    "training T, 128 for a preset.",
     lower_bound=1,
 )
 flags.DEFINE_integer(
@@ -44,6 +55,9 @@ flags.DEFINE_integer(
     None,
     "Score only so many targets, the first of the split.",
     lower_bound=1,
+)
+flags.DEFINE_enum(
+    "protocol", None, ["dai2019", "rae2020"], "Evaluate as this paper does."
 )
 command_line.define_spans_flags("the model's own")
 flags.DEFINE_string(
@@ -60,7 +74,15 @@ flags.DEFINE_integer(
     "decoding reads them; 0 = do not.",
     lower_bound=0,
 )
-flags.DEFINE_string("output", None, "Write the figures as JSON lines too.")
+flags.DEFINE_bool(
+    "positions", False, "Also print the loss by position since the last reset."
+)
+flags.DEFINE_string(
+    "output",
+    None,
+    "Write the figures as JSON lines too, each when its row is done. A file "
+    "that holds something is refused.",
+)
 
 
 def main():
@@ -93,6 +115,8 @@ def main():
         },
         decode_tokens=FLAGS.decode_tokens,
         output=FLAGS.output,
+        protocol=FLAGS.protocol,
+        positions=FLAGS.positions,
     )
 
 

@@ -11,11 +11,14 @@ from official_lrm.checkpoints.transfo_xl import convert_transfo_xl
 from official_lrm.checkpoints.transformer_xl_tf1 import (
     convert_transformer_xl_tf1,
 )
-from official_lrm.checkpoints.vocabulary_file import read_vocabulary
+from official_lrm.data import SymbolTokenizer, WordTokenizer
 from official_lrm.memory.spans import MemorySpans
 from official_lrm.models.presets import CONFIG_FILE
 
 SOURCES = ("huggingface", "tf1")
+
+#: What the lines of a vocabulary file may be -> the tokenizer that reads them.
+VOCABULARIES = {"words": WordTokenizer, "symbols": SymbolTokenizer}
 
 
 def convert_checkpoint(
@@ -24,6 +27,7 @@ def convert_checkpoint(
     output=None,
     config=None,
     vocabulary=None,
+    tokenizer="words",
     spans=None,
     arrangement=None,
     attend_to_empty=True,
@@ -36,8 +40,10 @@ def convert_checkpoint(
             TensorFlow checkpoint.
         output: folder of the preset to write; None = write nothing.
         config: path of a JSON file with the config; for "tf1" only.
-        vocabulary: path of a text file with one token a line, saved with the
-            preset; or None.
+        vocabulary: path of a text file with one token a line in the order of
+            the ids, of which the preset's tokenizer is made; or None.
+        tokenizer: what the lines are: "words", or "symbols", the numbers of
+            bytes, as in the vocabulary of enwik8.
         spans: memory lengths, one per layer, or None.
         arrangement: keyword arguments of MemorySpans.arrange beside
             num_layers, or None; not with `spans`.
@@ -54,6 +60,10 @@ def convert_checkpoint(
     if source not in SOURCES:
         raise ValueError(
             f"source must be {' or '.join(SOURCES)}; got {source!r}."
+        )
+    if tokenizer not in VOCABULARIES:
+        raise ValueError(
+            f"tokenizer must be {' or '.join(VOCABULARIES)}; got {tokenizer!r}."
         )
     if spans is not None and arrangement is not None:
         raise ValueError("give spans or num_long, not both.")
@@ -86,14 +96,19 @@ def convert_checkpoint(
         model, uses = convert_transformer_xl_tf1(
             file, fields, spans, attend_to_empty
         )
-    tokens = None
+    made = None
     if vocabulary:
-        tokens = read_vocabulary(vocabulary, model.vocab_size)
+        made = VOCABULARIES[tokenizer].from_vocabulary_file(vocabulary)
+        if made.vocab_size != model.vocab_size:
+            raise ValueError(
+                f"{vocabulary} must hold {model.vocab_size:,} tokens, as the "
+                f"model does; got {made.vocab_size:,}."
+            )
     _print_uses(file, uses)
     print(f"model: {model.count_params():,} parameters")
     print(model.spans.diagram())
     if output:
-        model.save_to_preset(output, vocabulary=tokens)
+        model.save_to_preset(output, made)
         print(f"wrote {output}")
     return model
 

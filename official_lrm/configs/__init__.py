@@ -10,6 +10,7 @@ from official_lrm.configs.language_modeling import (
     lrm_enwik8,
     lrm_quickstart,
     lrm_text8,
+    lrm_wikitext2,
     lrm_wikitext103,
 )
 from official_lrm.configs.settings import (
@@ -30,6 +31,7 @@ __all__ = [
     "lrm_enwik8",
     "lrm_quickstart",
     "lrm_text8",
+    "lrm_wikitext2",
     "lrm_wikitext103",
     "resolve",
 ]

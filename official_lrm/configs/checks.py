@@ -29,6 +29,8 @@ _USED = {
         "validation_steps",
         "validation_interval",
         "validation_summary_subdir",
+        "best_checkpoint_export_subdir",
+        "early_stopping_patience",
     },
     "runtime": {
         "distribution_strategy",

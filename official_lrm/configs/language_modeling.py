@@ -11,7 +11,13 @@ from official.core import exp_factory
 from official.modeling import hyperparams, optimization
 
 #: Names of the experiments registered below.
-EXPERIMENTS = ("lrm_quickstart", "lrm_enwik8", "lrm_text8", "lrm_wikitext103")
+EXPERIMENTS = (
+    "lrm_quickstart",
+    "lrm_enwik8",
+    "lrm_text8",
+    "lrm_wikitext2",
+    "lrm_wikitext103",
+)
 
 
 @dataclasses.dataclass
@@ -69,18 +75,29 @@ class CorpusConfig(hyperparams.Config):
     """What text to model.
 
     Attributes:
-        name: "python_stdlib" (the interpreter's own library sources) or
-            "text" (any files).
-        input_path: for "text": a file, a glob, or several separated by
-            commas; also .xz and .gz.
-        tokenizer: "bytes" (an id is the byte's value) or "symbols" (only the
-            byte values that occur in the split trained on, the commonest
-            first).
+        name: "python_stdlib" (the interpreter's own library sources), "text"
+            (any files), or a TensorFlow dataset: "enwik8", "text8",
+            "wikitext2", "wikitext103", "books".
+        input_path: for "text" a file, a glob, or several separated by commas,
+            also .xz and .gz; for a TensorFlow dataset the folder of what was
+            downloaded by hand, "" to download.
+        tokenizer: "bytes" (an id is the byte's value), "symbols" (only the
+            byte values that occur), "words" or "sentencepiece", the last two
+            learnt from the split trained on.
+        vocabulary: a file with one word a line in the order of the ids,
+            instead of learning words.
+        skip_newlines: with "symbols": newlines are no tokens, as in the
+            published models of enwik8, which have 204.
+        cache_dir: where the ids are kept, tokenized once; "" = the user's
+            cache folder.
     """
 
     name: str = "python_stdlib"
     input_path: str = ""
     tokenizer: str = "bytes"
+    vocabulary: str = ""
+    skip_newlines: bool = False
+    cache_dir: str = ""
 
 
 @dataclasses.dataclass
@@ -91,11 +108,13 @@ class LanesConfig(hyperparams.Config):
         split: "train", "validation", "test" or "all".
         global_batch_size: B, lanes over all replicas.
         segment_length: T, tokens of a lane in one step.
+        max_tokens: targets at most, the first of the split; None = all.
     """
 
     split: str = "train"
     global_batch_size: int = 32
     segment_length: int = 384
+    max_tokens: int | None = None
 
 
 @dataclasses.dataclass
@@ -121,6 +140,23 @@ class LanguageModelingConfig(cfg.TaskConfig):
         default_factory=lambda: LanesConfig(split="validation")
     )
     seed: int = 0
+
+
+@dataclasses.dataclass
+class LanguageModelTrainerConfig(cfg.TrainerConfig):
+    """Model Garden's, with another meaning of the best checkpoint.
+
+    Attributes:
+        best_checkpoint_export_subdir: folder in the model_dir for a preset of
+            the weights with the least validation loss; "" = keep none. It is
+            the loss that is compared, so `best_checkpoint_eval_metric` and
+            `best_checkpoint_metric_comp` are left alone.
+        early_stopping_patience: evaluations in a row without a less
+            validation loss, after which training stops; 0 = never.
+    """
+
+    best_checkpoint_export_subdir: str = "best"
+    early_stopping_patience: int = 0
 
 
 def _experiment(task, trainer, optimizer, runtime=None):
@@ -156,7 +192,7 @@ def _experiment(task, trainer, optimizer, runtime=None):
     runtime = {"distribution_strategy": "one_device", **(runtime or {})}
     return cfg.ExperimentConfig(
         task=task,
-        trainer=cfg.TrainerConfig(**trainer),
+        trainer=LanguageModelTrainerConfig(**trainer),
         runtime=cfg.RuntimeConfig(**runtime),
     )
 
@@ -197,7 +233,7 @@ def lrm_quickstart() -> cfg.ExperimentConfig:
     return _experiment(task, trainer, optimizer)
 
 
-def _published(model, corpus, train_steps, warmup_steps):
+def _published(model, corpus, train_steps, warmup_steps, max_tokens=None):
     # Batch and segment: Rae & Razavi (2020), section 3.2; the schedule: Dai
     # et al. (2019).
     task = LanguageModelingConfig(
@@ -205,7 +241,10 @@ def _published(model, corpus, train_steps, warmup_steps):
         corpus=corpus,
         train_data=LanesConfig(global_batch_size=32, segment_length=384),
         validation_data=LanesConfig(
-            split="validation", global_batch_size=32, segment_length=384
+            split="validation",
+            global_batch_size=32,
+            segment_length=384,
+            max_tokens=max_tokens,
         ),
     )
     trainer = {
@@ -230,8 +269,8 @@ def _published(model, corpus, train_steps, warmup_steps):
 def lrm_enwik8() -> cfg.ExperimentConfig:
     """The paper's 24-layer enwik8 model with 4 interleaved long memories.
 
-    Needs `task.corpus.input_path`; configs/enwik8/lrm04_interleaved.yaml says
-    more. Sources: Rae & Razavi (2020), sections 3.1 and 3.2; model and
+    The same run as configs/enwik8/lrm04_interleaved.yaml, which says more.
+    Sources: Rae & Razavi (2020), sections 3.1 and 3.2; model and
     schedule: Dai et al. (2019).
     """
     return _published(
@@ -241,9 +280,10 @@ def lrm_enwik8() -> cfg.ExperimentConfig:
             attention_dropout=0.15,
             spans=SpansConfig(num_long=4),
         ),
-        CorpusConfig(name="text", tokenizer="symbols"),
+        CorpusConfig(name="enwik8", tokenizer="symbols", skip_newlines=True),
         train_steps=400_000,
         warmup_steps=4000,
+        max_tokens=500_000,
     )
 
 
@@ -251,8 +291,7 @@ def lrm_enwik8() -> cfg.ExperimentConfig:
 def lrm_text8() -> cfg.ExperimentConfig:
     """The 24-layer model on text8, a long memory in every layer.
 
-    Needs `task.corpus.input_path`. The same run as configs/text8/lrm24.yaml,
-    which says more.
+    The same run as configs/text8/lrm24.yaml, which says more.
     """
     return _published(
         LanguageModelConfig(
@@ -261,7 +300,7 @@ def lrm_text8() -> cfg.ExperimentConfig:
             attention_dropout=0.15,
             spans=SpansConfig(num_long=24),
         ),
-        CorpusConfig(name="text", tokenizer="symbols"),
+        CorpusConfig(name="text8", tokenizer="symbols"),
         train_steps=400_000,
         warmup_steps=4000,
     )
@@ -271,10 +310,9 @@ def lrm_text8() -> cfg.ExperimentConfig:
 def lrm_wikitext103() -> cfg.ExperimentConfig:
     """The paper's 18-layer WikiText-103 model, 3 interleaved long memories.
 
-    Its tokens are words, for which there is no tokenizer yet: to look at, to
-    convert weights for, and to run shrunken (configs/local_tiny.yaml).
-    Sources: Rae & Razavi (2020), section 4; model and schedule: Dai et al.
-    (2019).
+    The same run as configs/wikitext103/lrm03_interleaved.yaml, which says
+    more. Sources: Rae & Razavi (2020), section 4; model and schedule: Dai
+    et al. (2019).
     """
     return _published(
         LanguageModelConfig(
@@ -291,7 +329,54 @@ def lrm_wikitext103() -> cfg.ExperimentConfig:
             initializer_stddev=0.005,
             spans=SpansConfig(num_long=3),
         ),
-        CorpusConfig(name="text"),
+        CorpusConfig(name="wikitext103", tokenizer="words"),
         train_steps=4_000_000,
         warmup_steps=16_000,
     )
+
+
+@exp_factory.register_config_factory("lrm_wikitext2")
+def lrm_wikitext2() -> cfg.ExperimentConfig:
+    """A small model of the words of WikiText-2, in minutes on two cores.
+
+    The same run as configs/wikitext2/words_6l.yaml.
+    """
+    task = LanguageModelingConfig(
+        model=LanguageModelConfig(
+            vocab_size=33_278,
+            num_layers=6,
+            hidden_size=192,
+            num_heads=4,
+            head_size=48,
+            inner_size=768,
+            dropout=0.1,
+            cutoffs=[2000, 10_000],
+            div_value=2,
+            projection_initializer_stddev=0.02,
+            spans=SpansConfig(num_long=1, long=256, short=32),
+        ),
+        corpus=CorpusConfig(name="wikitext2", tokenizer="words"),
+        train_data=LanesConfig(global_batch_size=16, segment_length=64),
+        validation_data=LanesConfig(
+            split="validation",
+            global_batch_size=16,
+            segment_length=64,
+            max_tokens=50_000,
+        ),
+    )
+    trainer = {
+        "train_steps": 2000,
+        "steps_per_loop": 25,
+        "summary_interval": 25,
+        "checkpoint_interval": 500,
+        "validation_interval": 500,
+        "validation_steps": -1,
+        "max_to_keep": 2,
+    }
+    optimizer = {
+        "learning_rate": 1e-3,
+        "warmup_steps": 100,
+        "alpha": 0.01,
+        "clip_norm": 0.25,
+    }
+    return _experiment(task, trainer, optimizer)

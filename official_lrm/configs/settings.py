@@ -1,6 +1,7 @@
 """Model Garden configs in, validated and frozen plain objects out."""
 
 import dataclasses
+import os
 import types
 from collections.abc import Mapping
 
@@ -30,11 +31,19 @@ STRATEGIES = ("one_device", "mirrored", "tpu")
 
 @dataclasses.dataclass(frozen=True)
 class LanesSettings:
-    """How a split is cut: B lanes of segments of T tokens."""
+    """How a split is cut: B lanes of segments of T tokens.
+
+    Attributes:
+        split: name of the split.
+        num_lanes: B.
+        segment_length: T.
+        max_tokens: targets at most, or None.
+    """
 
     split: str
     num_lanes: int
     segment_length: int
+    max_tokens: int | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,7 +83,7 @@ class RunSettings:
         model: keyword arguments of TransformerXLLanguageModel.
         corpus: name of the corpus.
         input_path: its files, "" where it needs none.
-        tokenizer: "bytes" or "symbols".
+        tokenizer: one of TOKENIZER_TYPES.
         train: lanes of training.
         validation: lanes of evaluation.
         optimizer: the optimizer.
@@ -140,6 +149,16 @@ def resolve(params) -> RunSettings:
             f"task.corpus.tokenizer must be one of "
             f"{', '.join(TOKENIZER_TYPES)}; got {task.corpus.tokenizer!r}."
         )
+    if task.corpus.skip_newlines and task.corpus.tokenizer != "symbols":
+        raise ValueError(
+            "task.corpus.skip_newlines is for task.corpus.tokenizer=symbols; "
+            f"got {task.corpus.tokenizer!r}."
+        )
+    if task.corpus.vocabulary and task.corpus.tokenizer != "words":
+        raise ValueError(
+            "task.corpus.vocabulary is for task.corpus.tokenizer=words; got "
+            f"{task.corpus.tokenizer!r}."
+        )
     for name in (
         "steps_per_loop",
         "summary_interval",
@@ -148,6 +167,23 @@ def resolve(params) -> RunSettings:
         "max_to_keep",
     ):
         integer(f"trainer.{name}", getattr(trainer, name), minimum=1)
+    patience = integer(
+        "trainer.early_stopping_patience", trainer.early_stopping_patience
+    )
+    subdir = trainer.best_checkpoint_export_subdir
+    # A run's other folders are "preset" and those of its summaries.
+    taken = (".", "..", "preset", "train", trainer.validation_summary_subdir)
+    if subdir != os.path.basename(subdir) or subdir in taken:
+        raise ValueError(
+            "trainer.best_checkpoint_export_subdir must be the name of a "
+            f"folder of its own; got {subdir!r}."
+        )
+    if patience and not subdir:
+        raise ValueError(
+            "trainer.early_stopping_patience needs "
+            "trainer.best_checkpoint_export_subdir, which keeps the best "
+            f"weights; got patience {patience} and no folder."
+        )
     train_steps = integer("trainer.train_steps", trainer.train_steps)
     validation_steps = trainer.validation_steps
     if validation_steps != -1:
@@ -307,4 +343,7 @@ def _lanes(prefix, config) -> LanesSettings:
         segment_length=integer(
             f"{prefix}.segment_length", config.segment_length, minimum=1
         ),
+        max_tokens=None
+        if config.max_tokens is None
+        else integer(f"{prefix}.max_tokens", config.max_tokens, minimum=1),
     )

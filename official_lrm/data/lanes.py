@@ -2,7 +2,10 @@
 
 A model that carries memory reads row b of one batch after row b of the batch
 before. So a text is cut into B lanes, each a contiguous run of it, and step s
-holds the s-th segment of T tokens of every lane.
+holds the s-th segment of T tokens of every lane. No segment goes across the
+start of a document; there `reset` is True, and the lane's memory is to be
+forgotten. (The first token of a document is still a target, that of the last
+token before it: N tokens have N - 1 targets however many documents they are.)
 
 Both classes are pure functions of the step: any batch costs the same, so a
 resumed run asks for the step it needs, and nothing has to be read before it.
@@ -19,65 +22,66 @@ import operator
 
 import numpy as np
 
+from official_lrm.data.segments import Segments, check_starts
 from official_lrm.data.token_array import TokenArray
 
 
 class TrainingLanes:
     """Lanes that go round a text for ever.
 
-    The N tokens hold R = (N - 1) // T whole segments with their targets; the
-    rest, fewer than T tokens at the very end, is not trained on. Lane b
-    starts at segment (b * R) // B and reads segment
-    ((b * R) // B + s) mod R at step s. When it has come to the end of the
-    text it goes on at the beginning; there the text is not contiguous and
-    `reset` says so.
+    The text is R segments of T tokens, the last of each document padded. Lane
+    b starts at segment (b * R) // B and reads segment ((b * R) // B + s) mod R
+    at step s. When it has come to the end of the text it goes on at the
+    beginning.
 
-        before: tokens 10 11 12 13 14 15 16 17, num_lanes=2, segment_length=2
-                (R = 3: segments 10 11 | 12 13 | 14 15, starts 0 and 1)
-        after:  step   tokens           targets          reset
-                0      10 11 / 12 13    11 12 / 13 14    True  / False
-                1      12 13 / 14 15    13 14 / 15 16    False / False
-                2      14 15 / 10 11    15 16 / 11 12    False / True
-                3      10 11 / 12 13    11 12 / 13 14    True  / False
+        before: tokens 10 11 12 13 14 15, num_lanes=2, segment_length=2
+                (R = 3: segments 10 11 | 12 13 | 14, starts 0 and 1)
+        after:  step   tokens          targets         weights     reset
+                0      10 11 / 12 13   11 12 / 13 14   1 1 / 1 1   True / False
+                1      12 13 / 14  0   13 14 / 15  0   1 1 / 1 0   False / False
+                2      14  0 / 10 11   15  0 / 11 12   1 0 / 1 1   False / True
+                3      10 11 / 12 13   11 12 / 13 14   1 1 / 1 1   True / False
 
     Args:
         tokens: integers [N], token ids.
         num_lanes: int B >= 1, rows of a batch over all replicas and workers.
         segment_length: int T >= 1, tokens of a segment.
+        document_starts: integers [D] in ascending order, the first token of
+            each document, that of the first being 0; None = one document.
 
     Raises:
         ValueError: an argument is out of range, or the text has fewer
             segments than there are lanes.
     """
 
-    def __init__(self, tokens, num_lanes, segment_length):
-        self._tokens = TokenArray(tokens)
+    def __init__(self, tokens, num_lanes, segment_length, document_starts=None):
+        tokens = TokenArray(tokens)
+        self.num_tokens = len(tokens)
         self.num_lanes = _integer("num_lanes", num_lanes, 1)
         self.segment_length = _integer("segment_length", segment_length, 1)
-        self._segments = max(len(self._tokens) - 1, 0) // self.segment_length
-        if self._segments < self.num_lanes:
+        needed = (self.num_lanes - 1) * self.segment_length + 2
+        too_few = self.num_tokens < 2
+        if not too_few:
+            starts = check_starts(document_starts, self.num_tokens)
+            self._segments = Segments(tokens, starts, self.segment_length)
+            too_few = len(self._segments) < self.num_lanes
+        if too_few:
             raise ValueError(
-                f"{len(self._tokens)} tokens are too few for num_lanes="
+                f"{self.num_tokens} tokens are too few for num_lanes="
                 f"{self.num_lanes} of segment_length={self.segment_length}: "
-                f"needed are at least "
-                f"{self.num_lanes * self.segment_length + 1} tokens; use a "
-                f"longer text, fewer lanes or shorter segments"
+                f"needed are at least {needed} tokens; use a longer text, "
+                "fewer lanes or shorter segments"
             )
 
     @property
-    def num_tokens(self):
-        """int N, tokens in the text."""
-        return len(self._tokens)
-
-    @property
     def segments_per_pass(self):
-        """int R, whole segments in the text."""
-        return self._segments
+        """int R, segments in the text."""
+        return len(self._segments)
 
     @property
     def steps_per_pass(self):
         """int ceil(R / B), steps after which every segment has been read."""
-        return -(-self._segments // self.num_lanes)
+        return -(-len(self._segments) // self.num_lanes)
 
     def batch(self, step, first_lane=0, num_lanes=None):
         """Returns the batch of one step.
@@ -89,24 +93,18 @@ class TrainingLanes:
 
         Returns:
             dict of `tokens` [b, T] int32, `targets` [b, T] int32 (the next
-            tokens), and `reset` [b] bool, True where the lane begins at the
-            beginning of the text.
+            tokens), `weights` [b, T] float32 (1 for a target, 0 for padding),
+            and `reset` [b] bool, True where a document begins.
 
         Raises:
             ValueError: an argument is out of range.
         """
         step = _integer("step", step, 0)
         lanes = _lane_range(self.num_lanes, first_lane, num_lanes)
-        segments = (self._first_segments(lanes) + step) % self._segments
-        window = np.arange(self.segment_length + 1)
-        tokens = self._tokens.take(
-            segments[:, None] * self.segment_length + window
-        )
-        return {
-            "tokens": tokens[:, :-1],
-            "targets": tokens[:, 1:],
-            "reset": segments == 0,
-        }
+        count = len(self._segments)
+        first = np.array(lanes, np.int64) * count // self.num_lanes
+        # Modulo first: the sum of a step far away and a segment overflows.
+        return self._segments.read((first + step % count) % count)
 
     def dataset(
         self, start_step=0, first_lane=0, num_lanes=None, num_replicas=1
@@ -132,33 +130,12 @@ class TrainingLanes:
         import tensorflow as tf
 
         # Steps repeat after R, so any step is as good as a small one.
-        start_step = _integer("start_step", start_step, 0) % self._segments
+        start_step = _integer("start_step", start_step, 0)
+        start_step %= len(self._segments)
         lanes = _lane_range(self.num_lanes, first_lane, num_lanes)
         rows = _rows_per_replica(len(lanes), num_replicas)
-        first_segments = self._first_segments(lanes)
-        corpus = self._tokens.tensor()
-
-        def element(index):
-            first_row = index % num_replicas * rows
-            segments = tf.slice(first_segments, [first_row], [rows])
-            segments = (segments + index // num_replicas) % self._segments
-            window = tf.range(self.segment_length + 1, dtype=tf.int64)
-            tokens = tf.gather(
-                corpus, segments[:, None] * self.segment_length + window
-            )
-            tokens = tf.cast(tokens, tf.int32)
-            return {
-                "tokens": tokens[:, :-1],
-                "targets": tokens[:, 1:],
-                "reset": tf.equal(segments, 0),
-            }
-
         indices = tf.data.Dataset.counter(start_step * num_replicas)
-        return indices.map(element).prefetch(tf.data.AUTOTUNE)
-
-    def _first_segments(self, lanes):
-        """Returns the segment of step 0 of each lane, int64 [b]."""
-        return np.array(lanes, np.int64) * self._segments // self.num_lanes
+        return _batches(self, indices, lanes.start, rows, num_replicas)
 
 
 class EvaluationLanes:
@@ -167,13 +144,14 @@ class EvaluationLanes:
     The N - 1 targets of N tokens, from the second token on, are cut into B
     contiguous runs whose sizes differ by at most one: lane b has targets
     (b * (N - 1)) // B to ((b + 1) * (N - 1)) // B. The input of each target
-    is the token before it, the first of a lane included. Lanes are padded on
-    the right with 0 to whole segments; the padding has weight 0.
+    is the token before it, the first of a lane included. The last segment of
+    a lane and of a document is padded on the right with 0, and a lane that is
+    through is all padding; padding has weight 0.
 
         before: tokens 10 11 12 13 14 15, num_lanes=2, segment_length=2
         after:  step   tokens          targets         weights     reset
-                0      10 11 / 12 13   11 12 / 13 14   1 1 / 1 1   True
-                1       0  0 / 14  0    0  0 / 15  0   0 0 / 1 0   False
+                0      10 11 / 12 13   11 12 / 13 14   1 1 / 1 1   True  / True
+                1       0  0 / 14  0    0  0 / 15  0   0 0 / 1 0   False / False
 
     More lanes are faster, but each starts without memory.
 
@@ -181,42 +159,48 @@ class EvaluationLanes:
         tokens: integers [N], N >= 2, token ids.
         num_lanes: int B, from 1 to N - 1.
         segment_length: int T >= 1, tokens of a segment; required.
+        document_starts: as for TrainingLanes.
 
     Raises:
         ValueError: an argument is out of range, there is no target, or there
             are more lanes than targets.
     """
 
-    def __init__(self, tokens, num_lanes=1, segment_length=None):
-        self._tokens = TokenArray(tokens)
+    def __init__(
+        self, tokens, num_lanes=1, segment_length=None, document_starts=None
+    ):
+        tokens = TokenArray(tokens)
+        self.num_tokens = len(tokens)
         self.num_lanes = _integer("num_lanes", num_lanes, 1)
         self.segment_length = _integer("segment_length", segment_length, 1)
-        if len(self._tokens) < 2:
+        if self.num_tokens < 2:
             raise ValueError(
                 f"tokens must hold at least 2 tokens, the first of which is "
-                f"only input, got {len(self._tokens)}"
+                f"only input, got {self.num_tokens}"
             )
         if self.num_lanes > self.num_targets:
             raise ValueError(
                 f"num_lanes must be from 1 to the {self.num_targets} targets "
-                f"of {len(self._tokens)} tokens, got {self.num_lanes}"
+                f"of {self.num_tokens} tokens, got {self.num_lanes}"
             )
-
-    @property
-    def num_tokens(self):
-        """int N, tokens in the text."""
-        return len(self._tokens)
+        lanes = np.arange(self.num_lanes, dtype=np.int64)
+        lane_starts = lanes * self.num_targets // self.num_lanes
+        documents = check_starts(document_starts, self.num_tokens)
+        bounds = np.union1d(lane_starts, documents)
+        self._segments = Segments(tokens, bounds, self.segment_length)
+        pieces = np.append(np.searchsorted(bounds, lane_starts), len(bounds))
+        # The first segment of each lane, and the end of the last.
+        self._edges = self._segments.first_of(pieces)
 
     @property
     def num_targets(self):
         """int N - 1, tokens scored: the sum of all weights."""
-        return len(self._tokens) - 1
+        return self.num_tokens - 1
 
     @property
     def num_steps(self):
         """int, batches until the longest lane is through."""
-        longest = -(-self.num_targets // self.num_lanes)
-        return -(-longest // self.segment_length)
+        return int(np.diff(self._edges).max())
 
     def batch(self, step, first_lane=0, num_lanes=None):
         """Returns the batch of one step.
@@ -229,25 +213,17 @@ class EvaluationLanes:
         Returns:
             dict of `tokens` [b, T] int32, `targets` [b, T] int32, `weights`
             [b, T] float32 (1 for a target to score, 0 for padding), and
-            `reset` [b] bool (True at step 0).
+            `reset` [b] bool, True where a lane or a document begins.
 
         Raises:
             ValueError: an argument is out of range.
         """
         step = _integer("step", step, 0, self.num_steps - 1)
-        lanes = _lane_range(self.num_lanes, first_lane, num_lanes)
-        starts, ends = self._bounds(lanes)
-        segment = np.arange(self.segment_length) + step * self.segment_length
-        positions = starts[:, None] + segment
-        valid = positions < ends[:, None]
-        # Padding reads some token that exists, which the mask then removes.
-        positions = np.minimum(positions, self.num_targets - 1)
-        return {
-            "tokens": self._tokens.take(positions) * valid,
-            "targets": self._tokens.take(positions + 1) * valid,
-            "weights": valid.astype(np.float32),
-            "reset": np.full(len(lanes), step == 0),
-        }
+        lanes = np.array(_lane_range(self.num_lanes, first_lane, num_lanes))
+        first, end = self._edges[lanes], self._edges[lanes + 1]
+        return self._segments.read(
+            np.minimum(first + step, end - 1), wanted=first + step < end
+        )
 
     def dataset(self, first_lane=0, num_lanes=None, num_replicas=1):
         """Returns all `num_steps` batches.
@@ -271,37 +247,39 @@ class EvaluationLanes:
 
         lanes = _lane_range(self.num_lanes, first_lane, num_lanes)
         rows = _rows_per_replica(len(lanes), num_replicas)
-        starts, ends = self._bounds(lanes)
-        corpus = self._tokens.tensor()
-
-        def element(index):
-            first_row = index % num_replicas * rows
-            step = index // num_replicas
-            segment = tf.range(self.segment_length, dtype=tf.int64)
-            positions = tf.slice(starts, [first_row], [rows])[:, None] + (
-                segment + step * self.segment_length
-            )
-            valid = positions < tf.slice(ends, [first_row], [rows])[:, None]
-            positions = tf.minimum(positions, self.num_targets - 1)
-            mask = tf.cast(valid, tf.int32)
-            tokens = tf.cast(tf.gather(corpus, positions), tf.int32)
-            targets = tf.cast(tf.gather(corpus, positions + 1), tf.int32)
-            return {
-                "tokens": tokens * mask,
-                "targets": targets * mask,
-                "weights": tf.cast(valid, tf.float32),
-                "reset": tf.fill([rows], tf.equal(step, 0)),
-            }
-
         indices = tf.data.Dataset.range(self.num_steps * num_replicas)
-        return indices.map(element).prefetch(tf.data.AUTOTUNE)
+        return _batches(self, indices, lanes.start, rows, num_replicas)
 
-    def _bounds(self, lanes):
-        """Returns the first target of each lane and of the next, int64 [b]."""
-        lanes = np.array(lanes, np.int64)
-        starts = lanes * self.num_targets // self.num_lanes
-        ends = (lanes + 1) * self.num_targets // self.num_lanes
-        return starts, ends
+
+def _batches(lanes, indices, first_lane, rows, num_replicas):
+    """Returns the dataset of the batches at `indices`, dealt to replicas."""
+    import tensorflow as tf
+
+    length = lanes.segment_length
+    specs = {
+        "tokens": tf.TensorSpec([rows, length], tf.int32),
+        "targets": tf.TensorSpec([rows, length], tf.int32),
+        "weights": tf.TensorSpec([rows, length], tf.float32),
+        "reset": tf.TensorSpec([rows], tf.bool),
+    }
+
+    def read(index):
+        step, replica = divmod(int(index), num_replicas)
+        batch = lanes.batch(step, first_lane + replica * rows, rows)
+        return [batch[name] for name in specs]
+
+    # In Python, so that the tokens stay in their file: a batch takes far less
+    # time than the step that it is for.
+    def element(index):
+        values = tf.numpy_function(
+            read, [index], [spec.dtype for spec in specs.values()]
+        )
+        return {
+            name: tf.ensure_shape(value, spec.shape)
+            for (name, spec), value in zip(specs.items(), values, strict=True)
+        }
+
+    return indices.map(element).prefetch(tf.data.AUTOTUNE)
 
 
 def _integer(name, value, least, most=None):

@@ -4,13 +4,15 @@ import reprlib
 
 import numpy as np
 
-from official_lrm.data.text_bytes import as_bytes, as_ids
+from official_lrm.data.text_bytes import ids_of_bytes, pieces_of
+from official_lrm.data.text_tokenizer import TextTokenizer
+from official_lrm.data.vocabulary_file import read_vocabulary
 
 # Bytes counted at once: NumPy counts 8-byte integers, eight times the text.
 _COUNTED_AT_ONCE = 2**20
 
 
-class SymbolTokenizer:
+class SymbolTokenizer(TextTokenizer):
     """Maps the byte values that occur in a text to ids, the commonest first.
 
     A token is a byte, as with ByteTokenizer, so the loss in nats per token
@@ -24,26 +26,39 @@ class SymbolTokenizer:
     The order is that of Dai et al. (2019): by falling count, and of equal
     counts the symbol that occurs first (`Counter.most_common`).
 
-    Their published models of enwik8 have 204 ids and those of text8 27. What
-    is known of the 204: their preparation writes a text as the numbers of its
-    bytes, but a newline as a line break, and their reader splits the lines at
-    white space and adds no mark for their ends. So newlines are neither
-    counted nor predicted in these models, and enwik8 with them has 205
-    symbols. They also count all three splits, where this counts the text it
-    is given. Here every byte of the text is a token: the number of ids
-    follows from the text alone, figures are of every byte, and a vocabulary
-    of theirs has to be given as `symbols`.
+    Their published models of enwik8 have 204 ids and those of text8 27. Their
+    preparation writes a text as the numbers of its bytes, but a newline as a
+    line break, and their reader splits the lines at white space and adds no
+    mark for their ends. So newlines are neither counted nor predicted in these
+    models: enwik8 has 205 symbols, and 204 with `skip_newlines`. They count
+    all three splits.
 
     Args:
         symbols: the byte values in the order of their ids: a list, tuple,
             array or bytes of distinct integers from 0 to 255.
+        skip_newlines: whether newlines have no id and are left out. What is
+            decoded lacks them then.
 
     Raises:
-        ValueError: there are none, or one is no byte value or there twice.
+        ValueError: there are none, or one is no byte value or there twice, or
+            a newline is among them and is to be left out.
     """
 
-    def __init__(self, symbols):
+    type = "symbols"
+    unit = "character"
+
+    def __init__(self, symbols, skip_newlines=False):
         self._symbols = _checked(symbols)
+        if not isinstance(skip_newlines, bool):
+            raise ValueError(
+                f"skip_newlines must be True or False, got {skip_newlines!r}"
+            )
+        if skip_newlines and b"\n" in self._symbols:
+            raise ValueError(
+                "symbols must not hold 10, a newline, with skip_newlines"
+            )
+        self._skip_newlines = skip_newlines
+        super().__init__([bytes([symbol]) for symbol in self._symbols])
         size = len(self._symbols)
         self._decoding = self._symbols + bytes(256 - size)
         # Where a byte has no id there are at most 255, none of them 255.
@@ -53,56 +68,84 @@ class SymbolTokenizer:
         self._encoding = bytes(encoding)
 
     @classmethod
-    def learn(cls, text):
+    def learn(cls, pieces, skip_newlines=False):
         """Makes the tokenizer of the symbols of a text.
 
         Args:
-            text: bytes-like, or a str (encoded as UTF-8).
+            pieces: iterable of bytes, the text cut anywhere: `[text]`.
+            skip_newlines: as for the class.
 
         Returns:
             SymbolTokenizer.
 
         Raises:
-            TypeError: `text` is neither bytes-like nor str.
-            ValueError: `text` is empty.
+            TypeError: `pieces` is no iterable of bytes.
+            ValueError: the text is empty.
         """
-        text = as_bytes(text)
-        if not text:
+        counts, order = np.zeros(256, np.int64), {}
+        for piece in pieces_of(pieces):
+            if skip_newlines:
+                piece = piece.replace(b"\n", b"")
+            view = np.frombuffer(piece, dtype=np.uint8)
+            for start in range(0, len(view), _COUNTED_AT_ONCE):
+                part = view[start : start + _COUNTED_AT_ONCE]
+                new = np.bincount(part, minlength=256)
+                first = np.flatnonzero((new > 0) & (counts == 0)).tolist()
+                first.sort(key=part.tobytes().index)
+                order.update(dict.fromkeys(first))
+                counts += new
+        if not order:
             raise ValueError(
                 "text must hold at least one byte to learn symbols from, got "
                 "none"
             )
-        view = np.frombuffer(text, dtype=np.uint8)
-        counts = np.zeros(256, np.int64)
-        for start in range(0, len(view), _COUNTED_AT_ONCE):
-            part = view[start : start + _COUNTED_AT_ONCE]
-            counts += np.bincount(part, minlength=256)
-        return cls(
-            sorted(
-                np.flatnonzero(counts).tolist(),
-                key=lambda symbol: (-counts[symbol], text.index(symbol)),
-            )
-        )
+        # Of equal counts the first stays first.
+        symbols = sorted(order, key=counts.__getitem__, reverse=True)
+        return cls(symbols, skip_newlines)
 
-    @property
-    def vocab_size(self):
-        """int, the number of ids; every id is in [0, vocab_size)."""
-        return len(self._symbols)
+    @classmethod
+    def from_vocabulary_file(cls, path):
+        """Reads symbols as Dai et al. write them for enwik8.
 
-    def encode(self, data):
-        """Returns the ids of `data`.
+            before: "32\\n101\\n116\\n"   (a file, one number a line)
+            after:  [32, 101, 116]        (" ", "e", "t")
 
         Args:
-            data: bytes-like, or a str (encoded as UTF-8).
+            path: a text file with one byte value a line, as a decimal number,
+                in the order of the ids. Newlines are skipped if 10 is not
+                there, as the reader of Dai et al. does.
 
         Returns:
-            uint8 [N], one id a byte, read-only: 100 MB of text give 100 MB.
+            SymbolTokenizer.
 
         Raises:
-            TypeError: `data` is neither bytes-like nor str.
-            ValueError: a byte is not among the symbols.
+            FileNotFoundError: there is none.
+            ValueError: naming the file and the line that is wrong.
         """
-        data = as_bytes(data)
+        lines = read_vocabulary(path)
+        for number, line in enumerate(lines, start=1):
+            if not (line.isascii() and line.isdecimal() and len(line) <= 3):
+                raise ValueError(
+                    f"{path} must have a byte value from 0 to 255 on each "
+                    f"line, got {reprlib.repr(line)} on line {number}"
+                )
+        try:
+            symbols = [int(line) for line in lines]
+            return cls(symbols, skip_newlines=ord("\n") not in symbols)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from None
+
+    def get_config(self):
+        """Returns what `tokenizer_from_config` takes, a JSON-ready dict."""
+        return {
+            "type": self.type,
+            "symbols": list(self._symbols),
+            "skip_newlines": self._skip_newlines,
+        }
+
+    def _encode(self, data):
+        if self._skip_newlines:
+            data = data.replace(b"\n", b"")
         # Of NumPy's ways, `take` makes the indices eight times as large.
         ids = np.frombuffer(data.translate(self._encoding), dtype=np.uint8)
         if ids.size and ids.max() >= self.vocab_size:
@@ -113,24 +156,15 @@ class SymbolTokenizer:
             )
         return ids
 
-    def decode(self, ids):
-        """Returns the bytes of `ids`; the inverse of `encode`.
+    def _decode(self, ids):
+        return ids.astype(np.uint8).tobytes().translate(self._decoding)
 
-        Args:
-            ids: integers [N] of any dtype (array, tensor or sequence).
+    def _encode_tensor(self, text):
+        import tensorflow as tf
 
-        Returns:
-            bytes of length N.
-
-        Raises:
-            ValueError: `ids` is not one-dimensional or not of integers, or
-                an id is outside [0, vocab_size).
-        """
-        return as_ids(ids, self.vocab_size).translate(self._decoding)
-
-    def get_config(self):
-        """Returns what `tokenizer_from_config` takes, a JSON-ready dict."""
-        return {"type": "symbols", "symbols": list(self._symbols)}
+        if self._skip_newlines:
+            text = tf.strings.regex_replace(text, "\n", "")
+        return ids_of_bytes(text, self._symbols)
 
 
 def _checked(symbols) -> bytes:

@@ -1,4 +1,4 @@
-"""What every tokenizer of bytes shares: its input, checked."""
+"""What tokenizers share: their inputs, checked and cut."""
 
 import numpy as np
 
@@ -25,15 +25,15 @@ def as_bytes(data) -> bytes:
     return data
 
 
-def as_ids(ids, vocab_size) -> bytes:
-    """Returns token ids below 256 as the bytes of a uint8 array.
+def as_ids(ids, vocab_size) -> np.ndarray:
+    """Returns token ids as an array, once they are found to be ids.
 
     Args:
         ids: integers [N] of any dtype (array, tensor or sequence).
-        vocab_size: int <= 256, the number of ids.
+        vocab_size: int, the number of ids.
 
     Returns:
-        bytes of length N.
+        Integer array [N].
 
     Raises:
         ValueError: `ids` is not one-dimensional or not of integers, or an
@@ -43,10 +43,12 @@ def as_ids(ids, vocab_size) -> bytes:
     if ids.ndim != 1:
         raise ValueError(f"ids must be one-dimensional, got shape {ids.shape}")
     # An empty list arrives as float64 [0], which is no mistake.
-    if ids.size and not np.issubdtype(ids.dtype, np.integer):
+    if not ids.size:
+        return ids.astype(np.int32)
+    if not np.issubdtype(ids.dtype, np.integer):
         raise ValueError(f"ids must be integers, got dtype {ids.dtype}")
     check_range(ids, vocab_size, "id", "index")
-    return ids.astype(np.uint8).tobytes()
+    return ids
 
 
 def check_range(values, vocab_size, what, where):
@@ -72,3 +74,101 @@ def check_range(values, vocab_size, what, where):
         f"vocabulary; allowed are 0 to {vocab_size - 1} "
         f"(vocab_size={vocab_size})"
     )
+
+
+def pieces_of(pieces):
+    """Yields a text's pieces as bytes.
+
+    Args:
+        pieces: iterable of bytes (or str, encoded as UTF-8), the text cut
+            anywhere: `[text]`, or an open file that is read in parts.
+
+    Yields:
+        bytes.
+
+    Raises:
+        TypeError: `pieces` is a text itself, whose items are characters, or
+            no iterable of bytes.
+    """
+    if isinstance(pieces, (str, bytes, bytearray, memoryview)):
+        kind = type(pieces).__name__
+        raise TypeError(
+            f"pieces must be an iterable of bytes, such as [text], got {kind}"
+        )
+    for piece in pieces:
+        yield as_bytes(piece)
+
+
+def blocks(pieces, separators, size, before=False):
+    """Cuts a text anew, at separators only.
+
+        before: [b"the ca", b"t sat on"]
+        after:  [b"the ", b"cat sat ", b"on"]      (separators b" ")
+
+    Memory is that of a few blocks, whatever the pieces are, unless a stretch
+    without any separator is longer.
+
+    Args:
+        pieces: iterable of bytes, as for `pieces_of`.
+        separators: bytes; a text is cut at any of these byte values.
+        size: bytes of a block. It is longer where there is no separator.
+        before: whether to cut before a separator and not after it.
+
+    Yields:
+        bytes, none empty; joined they are the text.
+
+    Raises:
+        TypeError: as `pieces_of`.
+    """
+    held = []
+    for piece in pieces_of(pieces):
+        for start in range(0, len(piece), size):
+            part = piece[start : start + size]
+            last = max(part.rfind(separator) for separator in separators)
+            if last >= 0:
+                cut = last if before else last + 1
+                block = b"".join([*held, part[:cut]])
+                if block:
+                    yield block
+                held = []
+                part = part[cut:]
+            if part:
+                held.append(part)
+    if held:
+        yield b"".join(held)
+
+
+def ids_of_bytes(text, symbols):
+    """The place of each byte of texts among `symbols`, in the graph.
+
+    Args:
+        text: string tensor [B].
+        symbols: bytes, distinct.
+
+    Returns:
+        tf.RaggedTensor int32 [B, None].
+
+    Raises:
+        tf.errors.InvalidArgumentError: a byte is none of the symbols.
+    """
+    import tensorflow as tf
+
+    table = np.full(256, -1, np.int32)
+    table[list(symbols)] = range(len(symbols))
+    # `decode_raw` takes texts of one length, and so one text.
+    values = tf.io.decode_raw(tf.strings.reduce_join(text), tf.uint8)
+    ids = tf.gather(tf.constant(table), tf.cast(values, tf.int32))
+    known = tf.debugging.Assert(
+        tf.reduce_all(ids >= 0),
+        [
+            f"text must hold the {len(symbols)} symbols of the vocabulary "
+            "only; got byte",
+            tf.boolean_mask(values, ids < 0)[:1],
+        ],
+    )
+    # Eager mode has checked and returns None.
+    with tf.control_dependencies([] if known is None else [known]):
+        ids = tf.identity(ids)
+    # int64, as the other tokenizers' operations give.
+    lengths = tf.cast(tf.strings.length(text), tf.int64)
+    return tf.RaggedTensor.from_row_lengths(ids, lengths, validate=False)

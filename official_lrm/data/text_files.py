@@ -1,20 +1,19 @@
 """Reads text files, plain or compressed, named by path, glob or list."""
 
 import glob
-import gzip
-import lzma
 import os
-import zlib
+import pathlib
 
-_OPENERS = {".xz": lzma.open, ".gz": gzip.open}
+from official_lrm.data.text_source import TextSource
+
 _EXPECTED = "a file, a glob, a comma-separated list of these, or a list"
 
 
-def read_text_files(path):
-    """Returns the names and the joined bytes of the files that `path` names.
+class TextFiles:
+    """The files that a path names, joined.
 
         before: "a/*.txt,b.xz"  with a/2.txt, a/10.txt and b.xz on disk
-        after:  ["a/10.txt", "a/2.txt", "b.xz"], their contents joined
+        after:  names ["a/10.txt", "a/2.txt", "b.xz"]
 
     The files of one glob come in sorted order, the items of a list in the
     order given. Nothing is put between two files. `.xz` and `.gz` files are
@@ -24,32 +23,49 @@ def read_text_files(path):
     Args:
         path: str or os.PathLike, or a list or tuple of them.
 
-    Returns:
-        `(names, text)`: list of str, and bytes that are not empty.
+    Attributes:
+        names: list of str.
 
     Raises:
         FileNotFoundError: a file is missing or a glob matches no file.
-        PermissionError: a file cannot be read.
-        ValueError: `path` names nothing, names a directory, an empty file or
-            the same file twice, or an archive is corrupt or truncated.
+        ValueError: `path` names nothing, names a directory, or the same file
+            twice.
     """
-    names, contents, seen = [], [], set()
-    for item in _items(path):
-        for name in _expand(item):
-            # Text that occurs twice would sit in two splits at once.
-            if os.path.realpath(name) in seen:
-                raise ValueError(
-                    f"path names {name!r} twice; allowed is each file once"
-                )
-            seen.add(os.path.realpath(name))
-            names.append(name)
-            contents.append(_read(name))
-            if not contents[-1] and name == item:
+
+    def __init__(self, path):
+        self._path = path
+        self._named, self.names, seen = set(), [], set()
+        for item in _items(path):
+            for name in _expand(item):
+                # Text that occurs twice would sit in two splits at once.
+                if os.path.realpath(name) in seen:
+                    raise ValueError(
+                        f"path names {name!r} twice; allowed is each file once"
+                    )
+                seen.add(os.path.realpath(name))
+                self.names.append(name)
+                if name == item:
+                    self._named.add(name)
+
+    def blocks(self):
+        """Yields the text in blocks of about a megabyte.
+
+        Raises:
+            FileNotFoundError: a file is missing.
+            PermissionError: a file cannot be read.
+            ValueError: a file that was named is empty, or all files are, or
+                an archive is corrupt or truncated.
+        """
+        anything = False
+        for name in self.names:
+            empty = True
+            for block in TextSource(pathlib.Path(name)).blocks():
+                anything, empty = True, False
+                yield block
+            if empty and name in self._named:
                 raise ValueError(f"path {name!r} is an empty file")
-    text = b"".join(contents)
-    if not text:
-        raise ValueError(f"path {path!r} matches only empty files")
-    return names, text
+        if not anything:
+            raise ValueError(f"path {self._path!r} matches only empty files")
 
 
 def _items(path):
@@ -87,20 +103,3 @@ def _expand(item):
     if not files:
         raise FileNotFoundError(f"path {item!r} matches no file")
     return files
-
-
-def _read(name):
-    """Returns the bytes of one file, decompressed by its extension."""
-    opener = _OPENERS.get(os.path.splitext(name)[1].lower(), open)
-    try:
-        with opener(name, "rb") as file:
-            return file.read()
-    except PermissionError as error:
-        raise PermissionError(f"path {name!r} is not readable") from error
-    except FileNotFoundError as error:
-        raise FileNotFoundError(f"path {name!r} does not exist") from error
-    except (EOFError, lzma.LZMAError, zlib.error, gzip.BadGzipFile) as error:
-        raise ValueError(
-            f"path {name!r} is truncated, corrupt or not such an archive: "
-            f"{error}"
-        ) from error

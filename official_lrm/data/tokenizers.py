@@ -1,8 +1,7 @@
 """The tokenizers of a release, made from what was stored of them.
 
-A tokenizer has `vocab_size`, `encode(bytes or str) -> uint8 [N]`,
-`decode(ids) -> bytes` and `get_config() -> dict`, whose "type" is one of
-TOKENIZER_TYPES.
+All are TextTokenizers, which describes what they do; the "type" of their
+`get_config` is one of TOKENIZER_TYPES.
 """
 
 import functools
@@ -10,12 +9,20 @@ import json
 import reprlib
 
 from official_lrm.data.byte_tokenizer import ByteTokenizer
+from official_lrm.data.sentencepiece_tokenizer import SentencePieceTokenizer
 from official_lrm.data.symbol_tokenizer import SymbolTokenizer
+from official_lrm.data.word_tokenizer import WordTokenizer
 
 # type -> function from a config of that type to the tokenizer
 _FROM_CONFIG = {
     "bytes": lambda config: ByteTokenizer(config.get("vocab_size")),
-    "symbols": lambda config: SymbolTokenizer(config.get("symbols")),
+    "symbols": lambda config: SymbolTokenizer(
+        config.get("symbols"), config.get("skip_newlines", False)
+    ),
+    "words": lambda config: WordTokenizer(config.get("words")),
+    "sentencepiece": lambda config: SentencePieceTokenizer.from_base64(
+        config.get("model")
+    ),
 }
 
 #: What `task.corpus.tokenizer` and the "type" of a config may be.
@@ -29,16 +36,16 @@ def tokenizer_from_config(config):
         config: a dict with the key "type".
 
     Returns:
-        A ByteTokenizer or a SymbolTokenizer.
+        A TextTokenizer.
 
     Raises:
         ValueError: the dict describes no tokenizer of this release.
     """
     kind = config.get("type") if isinstance(config, dict) else None
     if kind not in TOKENIZER_TYPES:
-        allowed = " or ".join(repr(name) for name in TOKENIZER_TYPES)
+        allowed = ", ".join(repr(name) for name in TOKENIZER_TYPES)
         raise ValueError(
-            f"tokenizer config must be a dict of type {allowed}, got "
+            f"tokenizer config must be a dict with a type of {allowed}; got "
             f"{reprlib.repr(config)}"
         )
     return _FROM_CONFIG[kind](config)
@@ -53,7 +60,7 @@ def load_tokenizer(path, open_file=None):
             `open`, which reads local files only.
 
     Returns:
-        A ByteTokenizer or a SymbolTokenizer.
+        A TextTokenizer.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -81,7 +88,7 @@ def tokenizer_of_model(tokenizer, vocab_size, source):
         source: where the model came from, for errors.
 
     Returns:
-        A tokenizer with at most `vocab_size` ids.
+        A TextTokenizer with at most `vocab_size` ids.
 
     Raises:
         ValueError: nothing was stored and what the ids stand for is not

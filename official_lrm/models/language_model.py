@@ -321,16 +321,14 @@ class TransformerXLLanguageModel(keras.Model):
             _shared_layers=(self.backbone, self.softmax, self.seed_generator),
         )
 
-    def save_to_preset(self, path, tokenizer=None, vocabulary=None):
+    def save_to_preset(self, path, tokenizer=None):
         """Writes the model as a folder of readable files.
 
         Args:
             path: the folder; made if missing.
             tokenizer: saved beside the weights, or None.
-            vocabulary: list of tokens in the order of their ids, saved as
-                text, or None.
         """
-        presets.save_preset(self, path, tokenizer, vocabulary)
+        presets.save_preset(self, path, tokenizer)
 
     @classmethod
     def from_preset(cls, path, spans=None, dtype=None):

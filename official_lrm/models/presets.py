@@ -1,11 +1,9 @@
 """Presets: a model as a folder of readable files.
 
-`config.json`, `model.weights.h5` and, with a tokenizer, `tokenizer.json`; with
-a vocabulary, `vocabulary.txt`, one token a line in the order of the ids.
+`config.json`, `model.weights.h5` and, with a tokenizer, `tokenizer.json`.
 Nothing in a preset is ever unpickled.
 """
 
-import contextlib
 import json
 import os
 import textwrap
@@ -17,12 +15,11 @@ from official_lrm.models.arguments import check_same_shapes, spans_of_layers
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.weights.h5"
 TOKENIZER_FILE = "tokenizer.json"
-VOCABULARY_FILE = "vocabulary.txt"
 
 FORMAT_VERSION = 1
 
 
-def save_preset(model, path, tokenizer=None, vocabulary=None):
+def save_preset(model, path, tokenizer=None):
     """Writes a model as a preset.
 
     Args:
@@ -30,7 +27,6 @@ def save_preset(model, path, tokenizer=None, vocabulary=None):
         path: the folder; made if missing.
         tokenizer: an object whose `get_config` gives a JSON-serializable dict,
             or None.
-        vocabulary: list of tokens in the order of their ids, or None.
     """
     os.makedirs(path, exist_ok=True)
     model_config = model.get_config()
@@ -40,9 +36,6 @@ def save_preset(model, path, tokenizer=None, vocabulary=None):
     model.save_weights(os.path.join(path, WEIGHTS_FILE))
     if tokenizer is not None:
         _write_json(os.path.join(path, TOKENIZER_FILE), tokenizer.get_config())
-    if vocabulary is not None:
-        with _replacing(os.path.join(path, VOCABULARY_FILE)) as stream:
-            stream.writelines(f"{token}\n" for token in vocabulary)
     # Last: a folder without it is no preset, so a crash leaves no half one.
     _write_json(os.path.join(path, CONFIG_FILE), config)
 
@@ -152,15 +145,9 @@ def load_preset_weights(model, path):
 
 
 def _write_json(path, content):
-    with _replacing(path) as stream:
-        json.dump(content, stream, indent=2)
-        stream.write("\n")
-
-
-@contextlib.contextmanager
-def _replacing(path):
-    """Opens a text file that takes its name when it is whole."""
+    # The file takes its name when it is whole.
     temporary = f"{path}.tmp"
     with open(temporary, "w", encoding="utf-8", newline="\n") as stream:
-        yield stream
+        json.dump(content, stream, indent=2)
+        stream.write("\n")
     os.replace(temporary, path)

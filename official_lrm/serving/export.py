@@ -24,14 +24,16 @@ def export_saved_model(model, export_dir, version=None, tokenizer=None):
         model: a TransformerXLLanguageModel.
         export_dir: the folder that TF Serving watches; made if missing.
         version: a positive integer; None = one more than the highest there.
-        tokenizer: an object whose `get_config` gives a JSON-serializable
-            dict, kept beside the model for clients; or None.
+        tokenizer: a TextTokenizer, for the signatures `tokenize` and
+            `detokenize`, and kept beside the model for clients; or None.
 
     Returns:
         The path of the SavedModel.
 
     Raises:
-        ValueError: if the version exists or is not a positive 64-bit integer.
+        ValueError: if the version exists or is not a positive 64-bit
+            integer, or the tokenizer has more ids than the model.
+        ImportError: if the tokenizer needs what is not installed.
     """
     if version is None:
         version = next_version(export_dir)
@@ -46,12 +48,17 @@ def export_saved_model(model, export_dir, version=None, tokenizer=None):
             f"version {version} exists in {export_dir}; the next free one is "
             f"{next_version(export_dir)}."
         )
+    if tokenizer is not None and tokenizer.vocab_size > model.vocab_size:
+        raise ValueError(
+            f"tokenizer must have at most the {model.vocab_size} ids of the "
+            f"model; got one of {tokenizer.vocab_size}."
+        )
     # Not an integer, so TF Serving does not take it for a version.
     temporary = os.path.join(export_dir, f".{version}.incomplete")
     shutil.rmtree(temporary, ignore_errors=True)
     os.makedirs(temporary)
     try:
-        module = ServingModule(model)
+        module = ServingModule(model, tokenizer)
         tf.saved_model.save(
             module,
             temporary,

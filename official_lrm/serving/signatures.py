@@ -30,20 +30,31 @@ class ServingModule(tf.Module):
     | `score` | `tokens`, `targets`, memories | `log_probs`, memories |
     | `generate` | `tokens`, memories, sampling per lane | `generated`,
     `generated_lengths`, memories |
+    | `tokenize` | `text` | `tokens`, `lengths` |
+    | `detokenize` | `tokens`, `lengths` | `text` |
 
-    Memories are `memory_00` … [B, M_l, D] for the layers that have one, and
-    `position` [B] int32; names, shapes and dtypes are the same in and out, so
-    that a response is the next request. Batch and T are free. The inputs of
-    `generate` are described in `decoding.generate_tokens`; it always runs
-    with `same_length`, the others as the model does, and writes at most
-    `MAX_NEW_TOKENS` in a call. Wrong values, shapes and numbers of lanes are
-    refused with INVALID_ARGUMENT and a message that names the input.
+    The last two are there with a tokenizer. Memories are `memory_00` …
+    [B, M_l, D] for the layers that have one, and `position` [B] int32; names,
+    shapes and dtypes are the same in and out, so that a response is the next
+    request. Batch and T are free. The inputs of `generate` are described in
+    `decoding.generate_tokens`; it always runs with `same_length`, the others
+    as the model does, and writes at most `MAX_NEW_TOKENS` in a call. Wrong
+    values, shapes and numbers of lanes are refused with INVALID_ARGUMENT and
+    a message that names the input.
+
+    `text` [B] is strings, `lengths` [B] int32 the tokens of each. Behind them
+    `tokenize` pads `tokens` [B, N] int32 with -1, as `generate` does: tokens
+    that the others refuse, and never take for text. `detokenize` ignores what
+    is behind the lengths, whatever it is, so it takes `generated` and
+    `generated_lengths` as they are; tokens that the tokenizer does not have,
+    if the model has more, it refuses.
 
     Args:
         model: a TransformerXLLanguageModel.
+        tokenizer: a TextTokenizer of at most as many ids, or None.
     """
 
-    def __init__(self, model):
+    def __init__(self, model, tokenizer=None):
         super().__init__(name="official_lrm")
         # Keras 3 layers in lists are invisible to tf.Module's tracking.
         self._raw_weights = [weight.value for weight in model.weights]
@@ -51,6 +62,9 @@ class ServingModule(tf.Module):
         self._decoder = _Untracked(
             model.with_spans(model.spans, same_length=True)
         )
+        self._tokenizer = tokenizer
+        # A SavedModel keeps what is an attribute of what is saved.
+        self._kept = tokenizer.graph_objects() if tokenizer else []
 
     def signatures(self) -> dict:
         """Returns name -> concrete function of named tensors."""
@@ -77,6 +91,13 @@ class ServingModule(tf.Module):
             "score": self._score,
             "generate": self._generate,
         }
+        if self._tokenizer:
+            text = tf.TensorSpec([None], tf.string, "text")
+            lengths = tf.TensorSpec([None], tf.int32, "lengths")
+            inputs["tokenize"] = {"text": text}
+            inputs["detokenize"] = {"tokens": tokens, "lengths": lengths}
+            functions["tokenize"] = self._tokenize
+            functions["detokenize"] = self._detokenize
         return {
             name: tf.function(function).get_concrete_function(**inputs[name])
             for name, function in functions.items()
@@ -118,6 +139,26 @@ class ServingModule(tf.Module):
             "generated_lengths": lengths,
             **memories,
         }
+
+    def _tokenize(self, text):
+        ids = self._tokenizer.encode_tensor(text)
+        return {
+            "tokens": ids.to_tensor(-1),
+            "lengths": tf.cast(ids.row_lengths(), tf.int32),
+        }
+
+    def _detokenize(self, tokens, lengths):
+        width = tf.shape(tokens)[1]
+        assertions = [
+            *_lanes_assertions(tokens, {"lengths": lengths}),
+            tf.debugging.Assert(
+                tf.reduce_all((lengths >= 0) & (lengths <= width)),
+                ["lengths must be from 0 to", width, "; got", lengths],
+            ),
+        ]
+        values = _after(assertions, {"tokens": tokens, "lengths": lengths})
+        ids = tf.RaggedTensor.from_tensor(values["tokens"], values["lengths"])
+        return {"text": self._tokenizer.decode_tensor(ids)}
 
     def _checked(self, ids, memories, assertions=()):
         """Token ids and memories, to be read once they are found right."""

@@ -5,6 +5,9 @@ import os
 import numpy as np
 import tensorflow as tf
 
+from official_lrm.data import load_tokenizer
+from official_lrm.models.presets import TOKENIZER_FILE
+from official_lrm.serving.export import EXTRA_FOLDER
 from official_lrm.serving.signatures import MAX_NEW_TOKENS, ServingModule
 
 
@@ -44,9 +47,15 @@ class TextGenerator:
         Raises:
             FileNotFoundError: if it holds no SavedModel.
             ValueError: if it cannot be loaded or lacks a signature.
+            ImportError: if its tokenizer needs what is not installed.
         """
         if not os.path.isfile(os.path.join(path, "saved_model.pb")):
             raise FileNotFoundError(f"no SavedModel at {path}.")
+        file = os.path.join(path, EXTRA_FOLDER, TOKENIZER_FILE)
+        if os.path.isfile(file):
+            # TensorFlow loads only operations that it knows, and learns those
+            # of a tokenizer when that makes its own.
+            load_tokenizer(file).graph_objects()
         try:
             loaded = tf.saved_model.load(path)
         except (tf.errors.OpError, OSError, ValueError) as error:

@@ -1,6 +1,7 @@
 """Bytes of a prompt in, text on a stream out."""
 
 import codecs
+import itertools
 import os
 import time
 
@@ -57,7 +58,8 @@ def write_text(generator, tokenizer, prompt, stream, **sampling) -> float:
     Args:
         generator: a TextGenerator.
         tokenizer: what turns bytes into its tokens and back.
-        prompt: bytes, at least one.
+        prompt: bytes of at least one token. It is written as the model reads
+            it: of words, unknown ones as `<unk>`.
         stream: text stream; bytes that are no UTF-8 are shown as U+FFFD, and
             so are ids that stand for nothing, which a model with more ids
             than its tokenizer may write.
@@ -67,32 +69,59 @@ def write_text(generator, tokenizer, prompt, stream, **sampling) -> float:
         Tokens written per second, the first call (which compiles) left out.
 
     Raises:
-        ValueError: for an empty prompt or bytes outside the vocabulary.
+        ValueError: for a prompt without a token or with bytes outside the
+            vocabulary.
     """
     if not prompt:
         raise ValueError("prompt must hold at least one byte; got none.")
     tokens = tokenizer.encode(prompt)
-    decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
-    stream.write(decoder.decode(prompt))
+    if not tokens.size:
+        raise ValueError(
+            f"prompt must hold at least one {tokenizer.unit}; got none."
+        )
+    decoder = _Decoder(tokenizer)
+    stream.write(decoder.decode(tokens))
     stream.flush()
     written, start = 0, None
     for generated in generator.stream(tokens, **sampling):
-        stream.write(decoder.decode(_decoded(tokenizer, generated)))
+        stream.write(decoder.decode(generated))
         stream.flush()
         if start is None:
             start = time.monotonic()
         else:
             written += generated.size
-    stream.write(decoder.decode(b"", final=True) + "\n")
+    stream.write(decoder.rest() + "\n")
     stream.flush()
     if not written:
         return 0.0
     return written / (time.monotonic() - start)
 
 
-def _decoded(tokenizer, ids) -> bytes:
-    known = ids < tokenizer.vocab_size
-    # FF is in no UTF-8 text.
-    data = np.full(ids.shape, 0xFF, np.uint8)
-    data[known] = np.frombuffer(tokenizer.decode(ids[known]), np.uint8)
-    return data.tobytes()
+class _Decoder:
+    """Makes text of ids as they arrive, the same however they are cut."""
+
+    def __init__(self, tokenizer):
+        self._tokenizer = tokenizer
+        self._utf8 = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        self._last = []
+
+    def decode(self, ids) -> str:
+        known = np.asarray(ids) < self._tokenizer.vocab_size
+        text = b""
+        for is_known, run in itertools.groupby(
+            zip(known, ids, strict=True), lambda pair: pair[0]
+        ):
+            run = [index for _, index in run]
+            # FF is in no UTF-8 text.
+            text += self._after_last(run) if is_known else b"\xff" * len(run)
+        return self._utf8.decode(text)
+
+    def rest(self) -> str:
+        """What is left of a character that was cut."""
+        return self._utf8.decode(b"", final=True)
+
+    def _after_last(self, ids) -> bytes:
+        # What is between two words depends on both.
+        last, self._last = self._last, ids[-1:]
+        text = self._tokenizer.decode([*last, *ids])
+        return text[len(self._tokenizer.decode(last)) :]

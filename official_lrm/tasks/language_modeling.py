@@ -8,17 +8,19 @@ from official.core import base_task, task_factory
 from official_lrm.configs.language_modeling import LanguageModelingConfig
 from official_lrm.configs.settings import model_arguments
 from official_lrm.data import (
-    ByteTokenizer,
     EvaluationLanes,
-    SymbolTokenizer,
     TrainingLanes,
+    WordTokenizer,
+    learn_tokenizer,
     load_corpus,
     load_tokenizer,
+    tokenize_split,
 )
-from official_lrm.memory.state import reset_lanes
+from official_lrm.memory.state import POSITION, reset_lanes
 from official_lrm.models import TransformerXLLanguageModel
 from official_lrm.models.presets import TOKENIZER_FILE, load_preset_weights
 from official_lrm.tasks.optimizer import SummedGradientAdam, WarmupCosine
+from official_lrm.tasks.position_buckets import sum_by_position
 
 
 @task_factory.register_task_cls(LanguageModelingConfig)
@@ -26,9 +28,9 @@ class LanguageModelingTask(base_task.Task):
     """Predicts each next token of a corpus from all tokens before it.
 
     A step's inputs carry what the step depends on, so that it is a function:
-    `tokens`, `targets` [B, T] int32, `reset` [B] bool, `memories` (the dict
-    that the model takes) and, in training, `seed` [2] int32. The logs hold the
-    memories after the step.
+    `tokens`, `targets` [B, T] int32, `weights` [B, T] float32 (0 for padding),
+    `reset` [B] bool, `memories` (the dict that the model takes) and, in
+    training, `seed` [2] int32. The logs hold the memories after the step.
     """
 
     def __init__(self, params, logging_dir=None, name=None):
@@ -50,8 +52,9 @@ class LanguageModelingTask(base_task.Task):
         """What turns the text into ids, made when first asked for.
 
         That of the preset which the run starts from, if it holds one: its
-        weights know other ids. Else as `task.corpus.tokenizer` says, symbols
-        being those of the split of `task.train_data`.
+        weights know other ids. Else as `task.corpus.tokenizer` says: symbols
+        are those of all splits, words and pieces of the split of
+        `task.train_data`.
 
         Raises:
             ValueError: naming what does not go together.
@@ -63,9 +66,7 @@ class LanguageModelingTask(base_task.Task):
                 self.use_tokenizer(load_tokenizer(file), config.init_checkpoint)
             else:
                 self.use_tokenizer(
-                    self._make_tokenizer(),
-                    f"the {config.train_data.split} split of corpus "
-                    f"{config.corpus.name!r}",
+                    self._make_tokenizer(), f"corpus {config.corpus.name!r}"
                 )
         return self._tokenizer
 
@@ -98,21 +99,28 @@ class LanguageModelingTask(base_task.Task):
     def _make_tokenizer(self):
         config = self.task_config
         kind, vocab_size = config.corpus.tokenizer, config.model.vocab_size
-        if vocab_size > 256:
+        if kind in ("bytes", "symbols") and vocab_size > 256:
             raise ValueError(
                 f"task.model.vocab_size must be at most 256 with "
-                f"task.corpus.tokenizer={kind}; got {vocab_size}. Words as "
-                "tokens are not in this release."
+                f"task.corpus.tokenizer={kind}; got {vocab_size}."
             )
-        if kind == "bytes":
-            return ByteTokenizer(vocab_size)
-        if config.init_checkpoint:
+        if config.init_checkpoint and kind != "bytes":
             raise ValueError(
                 f"{config.init_checkpoint} holds no {TOKENIZER_FILE}, so which "
-                "symbols its ids stand for is not known: "
-                "task.corpus.tokenizer=symbols needs it to start from there."
+                f"{kind} its ids stand for is not known: "
+                f"task.corpus.tokenizer={kind} needs it to start from there."
             )
-        return SymbolTokenizer.learn(self.corpus.split(config.train_data.split))
+        if config.corpus.vocabulary:
+            return WordTokenizer.from_vocabulary_file(config.corpus.vocabulary)
+        return learn_tokenizer(
+            kind,
+            self.corpus,
+            # Symbols are counted as Dai et al. count them.
+            "all" if kind == "symbols" else config.train_data.split,
+            vocab_size,
+            config.corpus.skip_newlines,
+            config.corpus.cache_dir or None,
+        )
 
     def training_lanes(self) -> TrainingLanes:
         """The lanes of `task.train_data`."""
@@ -124,11 +132,17 @@ class LanguageModelingTask(base_task.Task):
 
     def _cut(self, lanes_class, config):
         if lanes_class not in self._lanes:
-            tokens = self.corpus.encode(config.split, self.tokenizer)
+            text = tokenize_split(
+                self.corpus,
+                config.split,
+                self.tokenizer,
+                self.task_config.corpus.cache_dir or None,
+            ).first_targets(config.max_tokens)
             self._lanes[lanes_class] = lanes_class(
-                tokens,
+                text.tokens,
                 num_lanes=config.global_batch_size,
                 segment_length=config.segment_length,
+                document_starts=text.document_starts,
             )
         return self._lanes[lanes_class]
 
@@ -234,6 +248,9 @@ class LanguageModelingTask(base_task.Task):
         del metrics
         context = tf.distribute.get_replica_context()
         memories = reset_lanes(inputs["memories"], inputs["reset"])
+        targets = context.all_reduce(
+            tf.distribute.ReduceOp.SUM, tf.reduce_sum(inputs["weights"])
+        )
         with tf.GradientTape() as tape:
             log_probs, memories = model.score(
                 inputs["tokens"],
@@ -242,7 +259,8 @@ class LanguageModelingTask(base_task.Task):
                 training=True,
                 seed=inputs["seed"],
             )
-            loss = -tf.reduce_mean(log_probs) / context.num_replicas_in_sync
+            weights = tf.cast(inputs["weights"] / targets, log_probs.dtype)
+            loss = -tf.reduce_sum(log_probs * weights)
         variables = model.trainable_variables
         gradients = tape.gradient(
             loss,
@@ -276,20 +294,26 @@ def score_segment(inputs, model):
     """Sums the log-probabilities of a segment's targets.
 
     Args:
-        inputs: dict of `tokens`, `targets` [B, T] int32, `weights` [B, T]
-            float32 0 or 1, and `memories`.
+        inputs: see LanguageModelingTask.
         model: a TransformerXLLanguageModel.
 
     Returns:
         A dict: `nats`, the negative sum in float64; `tokens`, the sum of the
-        weights in float64; `memories`.
+        weights in float64; `position_nats` and `position_tokens`
+        [NUM_BUCKETS] float64, the same by position (see position_buckets);
+        `memories`.
     """
+    memories = reset_lanes(inputs["memories"], inputs["reset"])
+    position = memories[POSITION]
     log_probs, memories = model.score(
-        inputs["tokens"], inputs["targets"], inputs["memories"]
+        inputs["tokens"], inputs["targets"], memories
     )
     weights = tf.cast(inputs["weights"], tf.float64)
+    nats = -tf.cast(log_probs, tf.float64) * weights
     return {
-        "nats": -tf.reduce_sum(tf.cast(log_probs, tf.float64) * weights),
+        "nats": tf.reduce_sum(nats),
         "tokens": tf.reduce_sum(weights),
+        "position_nats": sum_by_position(nats, position),
+        "position_tokens": sum_by_position(weights, position),
         "memories": memories,
     }

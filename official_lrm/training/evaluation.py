@@ -1,61 +1,17 @@
 """Scoring a text, every target once."""
 
-import dataclasses
-import math
 import time
 
+import numpy as np
 import tensorflow as tf
 
-from official_lrm.memory.spans import MemorySpans
 from official_lrm.tasks.language_modeling import score_segment
+from official_lrm.tasks.position_buckets import NUM_BUCKETS
+from official_lrm.training.evaluation_result import EvaluationResult
+from official_lrm.training.scored_text import ScoredText
 
-
-@dataclasses.dataclass(frozen=True)
-class EvaluationResult:
-    """What a text costs under a model.
-
-    Attributes:
-        nats: negative log-likelihood of all targets, summed in float64.
-        tokens: targets scored.
-        segment_length: T.
-        lanes: lanes that the text was cut into.
-        spans: memory length of each layer.
-        same_length: whether each query saw exactly M_l keys.
-        seconds: time taken.
-    """
-
-    nats: float
-    tokens: int
-    segment_length: int
-    lanes: int
-    spans: tuple
-    same_length: bool
-    seconds: float
-
-    @property
-    def nats_per_token(self) -> float:
-        """Mean negative log-likelihood."""
-        return self.nats / self.tokens
-
-    @property
-    def bits_per_token(self) -> float:
-        """The same in bits: bits per character where tokens are bytes."""
-        return self.nats_per_token / math.log(2)
-
-    @property
-    def perplexity(self) -> float:
-        """The exponential of the mean, not the mean of exponentials."""
-        return math.exp(min(self.nats_per_token, 700.0))
-
-    @property
-    def protocol(self) -> str:
-        """How the figure came about, in one line."""
-        return (
-            f"T={self.segment_length}, {self.lanes} lane(s), "
-            f"{self.tokens:,} targets, memory cold at the start, "
-            f"{'same-length' if self.same_length else 'causal'} mask, "
-            f"{MemorySpans(self.spans)!r}"
-        )
+# What a step sums over its targets.
+_SUMS = ("nats", "tokens", "position_nats", "position_tokens")
 
 
 def fresh_memories(model, strategy, num_lanes):
@@ -77,7 +33,8 @@ def fresh_memories(model, strategy, num_lanes):
     def make():
         return strategy.run(lambda: model.initial_memories(per_replica))
 
-    return make()
+    # Called as it is, a sweep would be warned of retracing.
+    return make.get_concrete_function()()
 
 
 class Evaluator:
@@ -93,7 +50,7 @@ class Evaluator:
         self._strategy = strategy or tf.distribute.get_strategy()
         self._step = tf.function(self._distributed_step)
 
-    def run(self, dataset, lanes, max_steps=None, progress=None):
+    def run(self, dataset, lanes, max_steps=None, progress=None, text=None):
         """Scores the targets of the lanes.
 
         Args:
@@ -102,6 +59,8 @@ class Evaluator:
             lanes: the EvaluationLanes that `dataset` came from.
             max_steps: segments of each lane to score at most; None = all.
             progress: called as progress(steps done, result so far).
+            text: the ScoredText that the lanes hold; None = characters of
+                which nothing else is known.
 
         Returns:
             EvaluationResult.
@@ -109,42 +68,56 @@ class Evaluator:
         steps = lanes.num_steps
         if max_steps is not None:
             steps = min(steps, max_steps)
+        if text is None:
+            text = ScoredText(split_tokens=lanes.num_targets)
         start = time.monotonic()
         memories = fresh_memories(self._model, self._strategy, lanes.num_lanes)
-        nats, tokens, result = 0.0, 0.0, None
+        shapes = {"nats": (), "tokens": ()}
+        sums = {
+            name: np.zeros(shapes.get(name, NUM_BUCKETS), np.float64)
+            for name in _SUMS
+        }
+        result = None
         iterator = iter(dataset)
         for step in range(steps):
-            step_nats, step_tokens, memories = self._step(
-                next(iterator), memories
-            )
-            nats += float(step_nats)
-            tokens += float(step_tokens)
+            step_sums, memories = self._step(next(iterator), memories)
+            for name, value in step_sums.items():
+                sums[name] += value.numpy()
             if progress is not None or step == steps - 1:
-                result = EvaluationResult(
-                    nats=nats,
-                    tokens=int(tokens),
-                    segment_length=lanes.segment_length,
-                    lanes=lanes.num_lanes,
-                    spans=self._model.spans.lengths,
-                    same_length=self._model.same_length,
-                    seconds=time.monotonic() - start,
-                )
+                seconds = time.monotonic() - start
+                result = self._result(sums, lanes, text, seconds)
             if progress is not None:
                 progress(step + 1, result)
         return result
 
+    def _result(self, sums, lanes, text, seconds):
+        model = self._model
+        counts = sums["position_tokens"]
+        used = int(np.max(np.flatnonzero(counts), initial=-1)) + 1
+        return EvaluationResult(
+            nats=float(sums["nats"]),
+            tokens=int(sums["tokens"]),
+            segment_length=lanes.segment_length,
+            lanes=lanes.num_lanes,
+            spans=model.spans.lengths,
+            same_length=model.same_length,
+            seconds=seconds,
+            is_long=model.spans.is_long,
+            clamp_length=model.clamp_length,
+            attend_to_empty=model.attend_to_empty,
+            position_nats=tuple(sums["position_nats"][:used].tolist()),
+            position_tokens=tuple(counts[:used].astype(int).tolist()),
+            text=text,
+        )
+
     def _distributed_step(self, inputs, memories):
         def replica_step(inputs, memories):
             logs = score_segment({**inputs, "memories": memories}, self._model)
-            return logs["nats"], logs["tokens"], logs["memories"]
+            return {name: logs[name] for name in _SUMS}, logs["memories"]
 
         strategy = self._strategy
-        nats, tokens, memories = strategy.run(
-            replica_step, args=(inputs, memories)
-        )
-        total = tf.distribute.ReduceOp.SUM
-        return (
-            strategy.reduce(total, nats, axis=None),
-            strategy.reduce(total, tokens, axis=None),
-            memories,
-        )
+        sums, memories = strategy.run(replica_step, args=(inputs, memories))
+        return {
+            name: strategy.reduce(tf.distribute.ReduceOp.SUM, value, axis=None)
+            for name, value in sums.items()
+        }, memories

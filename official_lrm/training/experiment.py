@@ -1,7 +1,6 @@
 """Running an experiment with Model Garden's runner."""
 
 import os
-import tempfile
 
 import keras
 import orbit
@@ -11,7 +10,7 @@ from official.common import distribute_utils
 from official.core import task_factory, train_lib
 
 from official_lrm.configs.settings import resolve
-from official_lrm.models.presets import CONFIG_FILE
+from official_lrm.training.best_preset import BestPreset, StopEarlyError
 from official_lrm.training.checkpointing import MemoryCheckpointManager
 from official_lrm.training.loading import (
     check_tokenizer,
@@ -19,6 +18,7 @@ from official_lrm.training.loading import (
     write_tokenizer,
 )
 from official_lrm.training.params import write_params
+from official_lrm.training.run_files import write_preset
 from official_lrm.training.trainer import LanguageModelTrainer
 
 PRESET_FOLDER = "preset"
@@ -54,6 +54,27 @@ class _Controller(orbit.Controller):
             # Last: that the text is another one says more.
             check_tokenizer(self.evaluator.task.tokenizer, manager.directory)
         return checkpoint_path
+
+    def evaluate_continuously(self, steps=-1, timeout=None, timeout_fn=None):
+        """Evaluates each new checkpoint, the last one being the end."""
+        output = None
+        for path in tf.train.checkpoints_iterator(
+            self.checkpoint_manager.directory,
+            timeout=timeout,
+            timeout_fn=timeout_fn,
+        ):
+            try:
+                self.restore_checkpoint(path)
+            except ValueError:
+                # The training beside it keeps the newest only.
+                if tf.io.gfile.exists(f"{path}.index"):
+                    raise
+                logging.warning("%s was deleted before it was read.", path)
+                continue
+            output = self.evaluate(steps)
+            if timeout_fn is not None and timeout_fn():
+                break
+        return output
 
 
 class _Runner(train_lib.OrbitExperimentRunner):
@@ -107,6 +128,14 @@ def run_experiment(params, mode, model_dir, strategy=None):
         logging.info("corpus: %s", task.corpus.description)
         print(describe_tokens(task))
         trainer = build_trainer(params, settings, task, mode)
+        best = None
+        if params.trainer.best_checkpoint_export_subdir and mode != "eval":
+            best = BestPreset(
+                trainer,
+                model_dir,
+                params.trainer.best_checkpoint_export_subdir,
+                params.trainer.early_stopping_patience,
+            )
         runner = _Runner(
             strategy,
             task,
@@ -115,6 +144,7 @@ def run_experiment(params, mode, model_dir, strategy=None):
             model_dir,
             trainer=trainer,
             controller_cls=_Controller,
+            eval_actions=[best] if best else None,
         )
     step = int(trainer.global_step.numpy())
     if "train" in mode:
@@ -138,10 +168,18 @@ def run_experiment(params, mode, model_dir, strategy=None):
         # must leave the folder as it was.
         write_tokenizer(task.tokenizer, model_dir)
         write_params(params, model_dir)
-    runner.run()
+    try:
+        if best:
+            best.check()
+        runner.run()
+    except StopEarlyError as error:
+        print(error)
     trainer.close_progress()
     if "train" in mode:
-        _write_preset(trainer.model, task.tokenizer, model_dir)
+        preset = os.path.join(model_dir, PRESET_FOLDER)
+        write_preset(trainer.model, task.tokenizer, preset)
+    if best and best.summary:
+        print(f"best model: {best.summary}")
     return trainer
 
 
@@ -191,20 +229,6 @@ def describe_tokens(task) -> str:
     kind = task.task_config.corpus.tokenizer
     spare = f"; {size - used} ids of {size} stand for nothing"
     return f"tokens: {used} {kind}{spare if used < size else ''}"
-
-
-def _write_preset(model, tokenizer, model_dir):
-    # Keras writes to local disks only; a model_dir may be anywhere.
-    folder = os.path.join(model_dir, PRESET_FOLDER)
-    tf.io.gfile.makedirs(folder)
-    with tempfile.TemporaryDirectory() as scratch:
-        model.save_to_preset(scratch, tokenizer)
-        for name in sorted(os.listdir(scratch), key=lambda n: n == CONFIG_FILE):
-            tf.io.gfile.copy(
-                os.path.join(scratch, name),
-                os.path.join(folder, name),
-                overwrite=True,
-            )
 
 
 def build_trainer(params, settings, task, mode="train_and_eval"):

@@ -24,7 +24,7 @@ def is_preset(path) -> bool:
     return os.path.isfile(os.path.join(path, CONFIG_FILE))
 
 
-def load_model(path, spans=None, dtype=None):
+def load_model(path, spans=None, dtype=None, checkpoint=None):
     """Loads the model of a preset or of a model_dir's newest checkpoint.
 
     Args:
@@ -32,6 +32,8 @@ def load_model(path, spans=None, dtype=None):
         spans: other memory spans than its own, for as many layers.
         dtype: a Keras dtype policy or its name; None = the run's own, and
             the global one for a preset.
+        checkpoint: prefix of another checkpoint of the model_dir; None = the
+            newest.
 
     Returns:
         A TransformerXLLanguageModel.
@@ -46,7 +48,7 @@ def load_model(path, spans=None, dtype=None):
         )
     settings = resolve(read_params(path))
     arguments = dict(settings.model)
-    checkpoint = tf.train.latest_checkpoint(path)
+    checkpoint = checkpoint or tf.train.latest_checkpoint(path)
     if checkpoint is None:
         raise FileNotFoundError(f"{path} holds no checkpoint yet.")
     if spans is not None:
@@ -121,13 +123,18 @@ def check_tokenizer(tokenizer, model_dir):
         return
     sizes = (theirs.vocab_size, tokenizer.vocab_size)
     if saved["type"] == ours["type"] and sizes[0] == sizes[1]:
-        both = zip(saved["symbols"], ours["symbols"], strict=True)
-        index, (old, new) = next(
-            (index, pair)
-            for index, pair in enumerate(both)
-            if pair[0] != pair[1]
+        texts = (
+            (index, theirs.decode([index]), tokenizer.decode([index]))
+            for index in range(sizes[0])
         )
-        difference = f"id {index} was byte {old} and is byte {new}"
+        difference = next(
+            (
+                f"id {index} was {old!r} and is {new!r}"
+                for index, old, new in texts
+                if old != new
+            ),
+            "the ids are the same, but not how a text is cut",
+        )
     else:
         difference = (
             f"it was {sizes[0]} {saved['type']} and is {sizes[1]} "

@@ -8,7 +8,10 @@ from official.core import config_definitions as cfg
 from official.core import exp_factory, train_utils
 
 from official_lrm.configs import EXPERIMENTS
-from official_lrm.configs.language_modeling import LanguageModelingConfig
+from official_lrm.configs.language_modeling import (
+    LanguageModelingConfig,
+    LanguageModelTrainerConfig,
+)
 from official_lrm.configs.settings import resolve
 from official_lrm.models.arguments import check_arguments
 from official_lrm.models.parameter_count import count_parameters
@@ -167,7 +170,9 @@ def read_params(model_dir):
             f"{model_dir} is neither a model_dir (with {PARAMS_FILE} and "
             f"checkpoints) nor a preset (with {CONFIG_FILE})."
         )
-    params = cfg.ExperimentConfig(task=LanguageModelingConfig())
+    params = cfg.ExperimentConfig(
+        task=LanguageModelingConfig(), trainer=LanguageModelTrainerConfig()
+    )
     try:
         with tf.io.gfile.GFile(path) as stream:
             params.override(yaml.safe_load(stream.read()), is_strict=True)

@@ -1,8 +1,11 @@
-"""Small files that a run keeps beside its checkpoints."""
+"""What a run keeps beside its checkpoints: small files and presets."""
 
 import os
+import tempfile
 
 import tensorflow as tf
+
+from official_lrm.models.presets import CONFIG_FILE
 
 
 def write_file(model_dir, name, text):
@@ -29,3 +32,23 @@ def write_file(model_dir, name, text):
         raise ValueError(
             f"model_dir {model_dir} cannot be written: {error.message}"
         ) from None
+
+
+def write_preset(model, tokenizer, folder):
+    """Writes a preset to a folder anywhere; each file whole or not at all.
+
+    Args:
+        model: a TransformerXLLanguageModel.
+        tokenizer: its tokenizer.
+        folder: local or remote; made if missing.
+    """
+    tf.io.gfile.makedirs(folder)
+    # Keras writes to local disks only.
+    with tempfile.TemporaryDirectory() as scratch:
+        model.save_to_preset(scratch, tokenizer)
+        for name in sorted(os.listdir(scratch), key=lambda n: n == CONFIG_FILE):
+            path = os.path.join(folder, name)
+            tf.io.gfile.copy(
+                os.path.join(scratch, name), f"{path}.tmp", overwrite=True
+            )
+            tf.io.gfile.rename(f"{path}.tmp", path, overwrite=True)

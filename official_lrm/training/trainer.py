@@ -8,6 +8,8 @@ import tensorflow as tf
 from absl import logging
 from official.core import base_trainer
 
+from official_lrm.data import tokenize_split
+from official_lrm.progress import ProgressLine
 from official_lrm.training.checkpointing import (
     RunDescription,
     log_cold_start,
@@ -15,7 +17,7 @@ from official_lrm.training.checkpointing import (
     variables_by_path,
 )
 from official_lrm.training.evaluation import Evaluator, fresh_memories
-from official_lrm.progress import ProgressLine
+from official_lrm.training.scored_text import ScoredText
 
 # Logs of the last step of a host loop, the same on every replica.
 _LAST_STEP = ("learning_rate", "gradient_norm")
@@ -297,13 +299,17 @@ class LanguageModelTrainer(base_trainer.Trainer):
     def evaluate(self, num_steps):
         """Scores `task.validation_data` from fresh memories.
 
+        Prints the figure of the unit with its protocol, which says where it
+        is that of a subset.
+
         Args:
             num_steps: segments of each lane at most, a scalar tensor; -1 =
                 all.
 
         Returns:
-            A dict of scalars: `validation_loss` in nats per token, `bpc`,
-            `perplexity`, `tokens`.
+            A dict of scalars: `validation_loss` in nats per token, `bpc`
+            where tokens are characters, `perplexity`, `tokens` scored and
+            `split_tokens`, how many there are.
         """
         self.close_progress()
         lanes = self.task.evaluation_lanes()
@@ -315,14 +321,32 @@ class LanguageModelTrainer(base_trainer.Trainer):
             self.eval_dataset,
             lanes,
             max_steps,
-            lambda step, result: progress.update(
-                step, f"{result.bits_per_token:.3f} bpc"
-            ),
+            lambda step, result: progress.update(step, result.figure),
+            self._validation_text(),
         )
         progress.close()
+        print(f"evaluate: {result.figure}; {result.protocol}", flush=True)
+        logs = {"validation_loss": result.nats_per_token}
+        if result.text.unit == "character":
+            logs["bpc"] = result.bits_per_token
         return {
-            "validation_loss": result.nats_per_token,
-            "bpc": result.bits_per_token,
+            **logs,
             "perplexity": result.perplexity,
             "tokens": result.tokens,
+            "split_tokens": result.text.split_tokens,
         }
+
+    def _validation_text(self):
+        task, config = self.task, self.task.task_config
+        # The lanes may hold the first targets only. From the cache by now.
+        split = tokenize_split(
+            task.corpus,
+            config.validation_data.split,
+            task.tokenizer,
+            config.corpus.cache_dir or None,
+        )
+        return ScoredText(
+            unit=task.tokenizer.unit,
+            split=config.validation_data.split,
+            split_tokens=len(split.tokens) - 1,
+        )

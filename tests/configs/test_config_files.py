@@ -56,6 +56,8 @@ OTHERS = [
     "quickstart.yaml",
     "enwik8/small_12l_lrm04.yaml",
     "text8/base_12l.yaml",
+    "wikitext2/characters_6l.yaml",
+    "wikitext2/words_6l.yaml",
 ]
 FILES = sorted(path for path in CONFIGS.rglob("*.yaml") if path != TINY)
 
@@ -271,8 +273,14 @@ def test_model_and_schedule_are_the_published_ones(path, k, placement, short):
         epsilon=1e-8,
         clip_norm=0.25,
     )
-    if not words:  # Words come later.
-        assert settings.tokenizer == "symbols"
+    corpus = parse(path).task.corpus
+    assert corpus.name == folder
+    assert settings.tokenizer == ("words" if words else "symbols")
+    assert corpus.skip_newlines == (folder == "enwik8")
+    # Section 3.2 of the paper: the first 500K characters.
+    expected = 500_000 if folder == "enwik8" else None
+    assert settings.validation.max_tokens == expected
+    assert settings.train.max_tokens is None
 
 
 def test_text8_base_is_that_of_dai_et_al():
@@ -361,7 +369,7 @@ class TestLocalTiny:
             assert np.isfinite(log_probs).all(), path
             assert len(memories) == len(spans) + 1
             models[key] = model
-        assert len(models) == 5
+        assert len(models) == 7
 
     def test_wikitext103_has_its_adaptive_softmax(self):
         path = CONFIGS / "wikitext103" / "lrm03_interleaved.yaml"

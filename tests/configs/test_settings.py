@@ -41,6 +41,7 @@ def test_every_experiment_resolves(name):
         ("lrm_enwik8", "enwik8/lrm04_interleaved.yaml"),
         ("lrm_text8", "text8/lrm24.yaml"),
         ("lrm_wikitext103", "wikitext103/lrm03_interleaved.yaml"),
+        ("lrm_wikitext2", "wikitext2/words_6l.yaml"),
     ],
 )
 def test_experiment_and_its_file_say_the_same(experiment, file):
@@ -180,8 +181,38 @@ def test_spans_given_as_lengths_decide_alone():
         ("task.model.untie_biases=3", ["untie_biases", "true or false", "3"]),
         ("trainer.recovery_max_trials=2", ["recovery_max_trials", "0", "2"]),
         (
-            "trainer.best_checkpoint_export_subdir=x",
-            ["best_checkpoint_export_subdir", "'x'"],
+            "trainer.best_checkpoint_eval_metric=x",
+            ["best_checkpoint_eval_metric", "''", "'x'"],
+        ),
+        (
+            "trainer.best_checkpoint_export_subdir=a/b",
+            ["best_checkpoint_export_subdir", "name of a folder", "'a/b'"],
+        ),
+        (
+            "trainer.best_checkpoint_export_subdir=preset",
+            ["best_checkpoint_export_subdir", "of its own", "'preset'"],
+        ),
+        (
+            "trainer: {best_checkpoint_export_subdir: '', "
+            "early_stopping_patience: 3}",
+            ["early_stopping_patience", "best_checkpoint_export_subdir", "3"],
+        ),
+        ("trainer.early_stopping_patience=-1", ["patience", "-1"]),
+        (
+            "task.corpus.skip_newlines=true",
+            ["task.corpus.skip_newlines", "tokenizer=symbols", "'bytes'"],
+        ),
+        (
+            "task.validation_data.max_tokens=0",
+            ["task.validation_data.max_tokens", "0"],
+        ),
+        (
+            "task.corpus.vocabulary=words.txt",
+            ["task.corpus.vocabulary", "tokenizer=words", "'bytes'"],
+        ),
+        (
+            "task.corpus.tokenizer=chars",
+            ["bytes, symbols, words, sentencepiece", "'chars'"],
         ),
         ("trainer.continuous_eval_timeout=a", ["eval_timeout", "'a'"]),
         ("runtime.tpu=foo", ["runtime.tpu", "foo", "distribution_strategy"]),
@@ -231,7 +262,7 @@ def test_errors_name_field_value_and_what_is_allowed(override, words):
 
 
 def test_unknown_experiment_and_missing_file():
-    names = "lrm_quickstart, lrm_enwik8, lrm_text8, lrm_wikitext103; got"
+    names = "lrm_quickstart, lrm_enwik8, lrm_text8, lrm_wikitext2, lrm_wikit"
     with pytest.raises(ValueError, match=names):
         parse_params("lrm_quickstar")
     with pytest.raises(FileNotFoundError, match=r"missing\.yaml"):

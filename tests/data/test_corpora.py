@@ -13,9 +13,7 @@ import time
 import pytest
 
 from official_lrm.data import (
-    ByteTokenizer,
     Corpus,
-    SymbolTokenizer,
     corpus_names,
     load_corpus,
 )
@@ -36,7 +34,7 @@ def folder(tmp_path):
 
 
 def whole(path):
-    return load_corpus("text", path).split("all")
+    return load_corpus("text", path).text("all")
 
 
 def message_of(error, path, name="text"):
@@ -63,14 +61,14 @@ class TestSplits:
     )
     def test_sizes_are_as_computed_by_hand(self, size, sizes):
         corpus = Corpus.from_text("text", b"x" * size)
-        splits = (corpus.train, corpus.validation, corpus.test)
-        assert tuple(map(len, splits)) == sizes
+        assert corpus.splits == ("train", "validation", "test")
+        assert tuple(len(corpus.text(n)) for n in corpus.splits) == sizes
 
     def test_the_splits_join_to_the_whole(self):
         corpus = Corpus.from_text("text", TEXT)
-        parts = [corpus.split(n) for n in ("train", "validation", "test")]
-        assert b"".join(parts) == corpus.split("all") == TEXT
-        assert parts == [corpus.train, corpus.validation, corpus.test]
+        parts = [corpus.text(n) for n in ("train", "validation", "test")]
+        assert b"".join(parts) == corpus.text("all") == TEXT
+        assert parts == [TEXT[:3600], TEXT[3600:3800], TEXT[3800:]]
 
     def test_an_unknown_split_is_refused(self):
         corpus = Corpus.from_text("text", TEXT)
@@ -79,28 +77,39 @@ class TestSplits:
             match="^split must be one of train, validation, test, all, "
             "got 'valid'$",
         ):
-            corpus.split("valid")
-        # An attribute that is no split is none either.
-        with pytest.raises(ValueError, match="got 'name'"):
-            corpus.split("name")
+            corpus.read("valid")
 
     @pytest.mark.parametrize("split", ["train", "validation", "test", "all"])
-    def test_each_is_encoded(self, split):
-        corpus = Corpus.from_text("text", TEXT)
-        tokenizer = SymbolTokenizer(bytes(range(256))[::-1])
-        expected = [255 - byte for byte in corpus.split(split)]
-        assert corpus.encode(split, tokenizer).tolist() == expected
+    def test_a_text_comes_in_pieces_of_whole_lines(self, split):
+        # Given a text in blocks that end anywhere,
+        rng = random.Random(5)
+        lines = [b"x" * rng.randrange(200) + b"\n" for _ in range(60_000)]
+        text = b"".join(lines) + b"no newline at the end"
+        blocks = [text[i : i + 77_777] for i in range(0, len(text), 77_777)]
+        corpus = Corpus.from_blocks("text", lambda: iter(blocks))
+        # when a split is read,
+        pieces = list(corpus.read(split))
+        # then it is one document, cut after newlines.
+        first, end = {
+            "train": (0, 0.9),
+            "validation": (0.9, 0.95),
+            "test": (0.95, 1),
+            "all": (0, 1),
+        }[split]
+        expected = text[int(first * len(text)) : int(end * len(text))]
+        assert b"".join(piece.text for piece in pieces) == expected
+        assert [piece.starts_document for piece in pieces] == [
+            index == 0 for index in range(len(pieces))
+        ]
+        assert all(piece.text.endswith(b"\n") for piece in pieces[:-1])
+        assert max(len(piece.text) for piece in pieces) <= 2**20
+        assert (len(pieces) > 10) == (split in ("train", "all"))
 
-    def test_a_byte_without_an_id_is_named_with_its_place(self):
-        # Validation is the bytes 90 to 94.
-        corpus = Corpus.from_text("book", b"a" * 92 + b"\xe9" + b"a" * 7)
-        message = "^validation split of corpus 'book': byte 233 at offset 2 is"
-        for tokenizer in (SymbolTokenizer(b"a"), ByteTokenizer(128)):
-            with pytest.raises(ValueError, match=message):
-                corpus.encode("validation", tokenizer)
-            assert len(corpus.encode("train", tokenizer)) == 90
-        with pytest.raises(ValueError, match="^split must be .*'valid'$"):
-            corpus.encode("valid", ByteTokenizer())
+    def test_a_text_is_read_again_from_its_beginning(self):
+        corpus = Corpus.from_text("text", TEXT)
+        first = corpus.read("validation")
+        next(first)
+        assert corpus.text("validation") == TEXT[3600:3800]
 
 
 class TestCorpus:
@@ -116,7 +125,7 @@ class TestCorpus:
         assert first == Corpus.from_text("text", TEXT)
 
     def test_the_description_is_one_line_for_people(self):
-        corpus = Corpus.from_text("text", TEXT, num_files=3)
+        corpus = Corpus.from_blocks("text", lambda: iter([TEXT]), num_files=3)
         assert corpus.description == (
             f"text: 3 files, 4,001 bytes, sha256 {corpus.fingerprint[:12]}"
         )
@@ -125,27 +134,35 @@ class TestCorpus:
     def test_it_is_frozen_and_its_repr_is_short(self):
         corpus = Corpus.from_text("text", TEXT)
         with pytest.raises(AttributeError):
-            corpus.train = b""
+            corpus.name = "other"
         assert len(repr(corpus)) < 250
 
 
 class TestNames:
-    def test_there_are_two_corpora(self):
-        assert corpus_names() == ["python_stdlib", "text"]
+    def test_these_are_the_corpora(self):
+        assert corpus_names() == [
+            "books",
+            "enwik8",
+            "python_stdlib",
+            "text",
+            "text8",
+            "wikitext103",
+            "wikitext2",
+        ]
 
     @pytest.mark.parametrize(
         ("name", "nearest"),
         [
             ("python-stdlib", "python_stdlib"),
             ("txt", "text"),
-            ("wikitext", "text"),
+            ("wikitext", "wikitext2"),
         ],
     )
     def test_an_unknown_name_is_answered_with_the_nearest(self, name, nearest):
         message = message_of(ValueError, None, name)
         assert message.startswith(f"unknown corpus {name!r}; did you mean ")
         assert nearest in message.partition("?")[0]
-        assert message.endswith("allowed are python_stdlib, text")
+        assert message.endswith(f"allowed are {', '.join(corpus_names())}")
 
     def test_text_needs_a_path(self):
         message = message_of(ValueError, None)
@@ -241,8 +258,7 @@ class TestText:
         (folder / name).write_bytes(damage((folder / name).read_bytes()))
         message = message_of(ValueError, folder / name)
         assert message.startswith(
-            f"path '{folder}/{name}' is truncated, corrupt or not such an "
-            f"archive: "
+            f"'{folder}/{name}' is truncated, corrupt or not such an archive: "
         )
 
     def test_an_unreadable_file_is_named(self, folder, monkeypatch):
@@ -252,7 +268,7 @@ class TestText:
 
         monkeypatch.setattr(builtins, "open", refuse)
         message = message_of(PermissionError, f"{folder}/2.txt")
-        assert message == f"path '{folder}/2.txt' is not readable"
+        assert message == f"'{folder}/2.txt' is not readable"
 
     @pytest.mark.parametrize("path", ["", ",", "a,,b", [], [3], 3, b"a", [""]])
     def test_a_path_that_names_nothing_is_refused(self, path):
@@ -332,8 +348,8 @@ class TestPythonStdlib:
         began = time.monotonic()
         corpus = load_corpus("python_stdlib")
         seconds = time.monotonic() - began
-        assert len(corpus.split("all")) > 5_000_000
-        assert b"\r\n" not in corpus.split("all")
+        assert len(corpus.text("all")) > 5_000_000
+        assert b"\r\n" not in corpus.text("all")
         assert corpus.fingerprint == load_corpus("python_stdlib").fingerprint
         # Measured: 0.1 s with the files in the page cache.
         assert seconds < 30

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from official_lrm.data import EvaluationLanes, TrainingLanes
+from official_lrm.data.token_array import TokenArray
 
 TOKENS = np.arange(10, 18)  # N = 8
 
@@ -27,19 +28,22 @@ def random_tokens(size, seed=0, most=251):
 
 class TestTrainingLanes:
     def test_the_example_of_the_docstring(self):
-        lanes = TrainingLanes(TOKENS, num_lanes=2, segment_length=2)
+        lanes = TrainingLanes(TOKENS[:6], num_lanes=2, segment_length=2)
         expected = [
             ([[10, 11], [12, 13]], [[11, 12], [13, 14]], [True, False]),
-            ([[12, 13], [14, 15]], [[13, 14], [15, 16]], [False, False]),
-            ([[14, 15], [10, 11]], [[15, 16], [11, 12]], [False, True]),
+            ([[12, 13], [14, 0]], [[13, 14], [15, 0]], [False, False]),
+            ([[14, 0], [10, 11]], [[15, 0], [11, 12]], [False, True]),
             ([[10, 11], [12, 13]], [[11, 12], [13, 14]], [True, False]),
         ]
         for step, (tokens, targets, reset) in enumerate(expected):
             batch = lanes.batch(step)
             assert batch["tokens"].tolist() == tokens
             assert batch["targets"].tolist() == targets
+            assert batch["weights"].tolist() == [
+                [float(target != 0) for target in row] for row in targets
+            ]
             assert batch["reset"].tolist() == reset
-        assert lanes.num_tokens == 8
+        assert lanes.num_tokens == 6
         assert lanes.segments_per_pass == 3
         assert lanes.steps_per_pass == 2
 
@@ -49,18 +53,25 @@ class TestTrainingLanes:
         assert described == {
             "tokens": ((3, 7), np.int32),
             "targets": ((3, 7), np.int32),
+            "weights": ((3, 7), np.float32),
             "reset": ((3,), np.bool_),
         }
 
     @pytest.mark.parametrize("size", [16, 22, 23, 97, 101, 211])
     @pytest.mark.parametrize("num_lanes", [1, 2, 3, 5])
     @pytest.mark.parametrize("length", [1, 2, 3])
+    @pytest.mark.parametrize("starts", [None, (0, 5, 6, 13)])
     def test_lanes_are_contiguous_and_cover_the_text(
-        self, size, num_lanes, length
+        self, size, num_lanes, length, starts
     ):
-        # Given tokens that are their own positions,
-        lanes = TrainingLanes(np.arange(size), num_lanes, length)
-        segments = (size - 1) // length
+        # Given tokens that are their own positions plus one,
+        lanes = TrainingLanes(np.arange(1, size + 1), num_lanes, length, starts)
+        starts = starts or (0,)
+        edges = [*starts, size - 1]
+        segments = sum(
+            -(-(end - start) // length)
+            for start, end in itertools.pairwise(edges)
+        )
         assert lanes.segments_per_pass == segments
         assert lanes.steps_per_pass == int(np.ceil(segments / num_lanes))
         # when each lane has gone more than once round the text,
@@ -68,25 +79,33 @@ class TestTrainingLanes:
         for before, batch in itertools.pairwise(batches):
             for lane in range(num_lanes):
                 # then it goes on where it was, or at the beginning, and
-                # `reset` tells which.
-                next_position = before["targets"][lane, -1]
+                # `reset` tells where a document begins.
+                next_token = before["targets"][lane].max()
                 first = batch["tokens"][lane, 0]
-                at_end = next_position == segments * length
-                assert batch["reset"][lane] == at_end
-                assert first == (0 if at_end else next_position)
+                assert first == (1 if next_token == size else next_token)
+                assert batch["reset"][lane] == (first - 1 in starts)
         for batch in batches:
-            np.testing.assert_array_equal(batch["targets"], batch["tokens"] + 1)
-        # And one pass reads every whole segment, none twice but for the
-        # lanes that are shorter by one.
-        read = np.concatenate(
-            [b["tokens"] for b in batches[: lanes.steps_per_pass]], axis=None
-        )
-        assert set(read.tolist()) == set(range(segments * length))
-        assert len(read) - segments * length < num_lanes * length
+            valid = batch["weights"] == 1
+            np.testing.assert_array_equal(
+                batch["targets"], (batch["tokens"] + 1) * valid
+            )
+            assert not batch["tokens"][~valid].any()
+            # No segment goes across the start of a document.
+            for row in batch["tokens"]:
+                assert not set(row[1:] - 1) & set(starts)
+        # And one pass reads every target, none twice but for the lanes that
+        # are shorter by one.
+        read = [
+            batch["targets"][lane].tolist()
+            for batch in batches[: lanes.steps_per_pass]
+            for lane in range(num_lanes)
+        ]
+        assert set(itertools.chain(*read)) - {0} == set(range(2, size + 1))
+        assert len(read) - segments < num_lanes
 
     def test_a_step_far_away_costs_nothing(self):
         lanes = TrainingLanes(random_tokens(97), 3, 7)
-        assert_same(lanes.batch(5 + 13 * 10**15), lanes.batch(5))
+        assert_same(lanes.batch(5 + 14 * 10**15), lanes.batch(5))
 
     def test_a_slice_of_lanes_is_the_rows_of_the_whole(self):
         lanes = TrainingLanes(random_tokens(211), 5, 3)
@@ -128,6 +147,7 @@ class TestTrainingLanes:
         assert dataset.element_spec == {
             "tokens": tf.TensorSpec((2, 7), tf.int32),
             "targets": tf.TensorSpec((2, 7), tf.int32),
+            "weights": tf.TensorSpec((2, 7), tf.float32),
             "reset": tf.TensorSpec((2,), tf.bool),
         }
 
@@ -137,8 +157,8 @@ class TestTrainingLanes:
     )
     def test_tokens_are_held_in_the_smallest_type(self, most, dtype):
         tokens = np.array([0, most, 1, most - 1, 5], np.int64)
+        assert TokenArray(tokens)._values.dtype == dtype
         lanes = TrainingLanes(tokens, 1, 2)
-        assert lanes._tokens.tensor().dtype == dtype
         (batch,) = take(lanes.dataset(), 1)
         assert_same(batch, lanes.batch(0))
         assert batch["targets"].tolist() == [[most, 1]]
@@ -161,14 +181,14 @@ class TestTrainingLanes:
         assert total() == expected
 
     def test_too_short_a_text_says_what_is_needed(self):
-        assert TrainingLanes(np.arange(36), 5, 7).batch(0)
+        assert TrainingLanes(np.arange(30), 5, 7).batch(0)
         message = (
-            "^35 tokens are too few for num_lanes=5 of segment_length=7: "
-            "needed are at least 36 tokens; use a longer text, fewer lanes "
+            "^29 tokens are too few for num_lanes=5 of segment_length=7: "
+            "needed are at least 30 tokens; use a longer text, fewer lanes "
             "or shorter segments$"
         )
         with pytest.raises(ValueError, match=message):
-            TrainingLanes(np.arange(35), 5, 7)
+            TrainingLanes(np.arange(29), 5, 7)
         with pytest.raises(ValueError, match="^0 tokens are too few"):
             TrainingLanes([], 1, 1)
 
@@ -255,6 +275,38 @@ class TestEvaluationLanes:
         assert second["reset"].tolist() == [False, False]
         assert (lanes.num_steps, lanes.num_targets) == (2, 5)
 
+    def test_documents_are_kept_apart(self):
+        # Given documents of 3, 1 and 4 tokens,
+        lanes = EvaluationLanes(TOKENS, 1, 2, document_starts=[0, 3, 4])
+        batches = [lanes.batch(step) for step in range(lanes.num_steps)]
+        rows = {
+            name: [batch[name][0].tolist() for batch in batches]
+            for name in ("tokens", "targets", "reset")
+        }
+        # then each begins a segment, and all 7 targets are there.
+        assert rows["tokens"] == [[10, 11], [12, 0], [13, 0], [14, 15], [16, 0]]
+        assert rows["targets"] == [
+            [11, 12],
+            [13, 0],
+            [14, 0],
+            [15, 16],
+            [17, 0],
+        ]
+        assert rows["reset"] == [True, False, True, True, False]
+        # One that is only the last token has no input.
+        last = EvaluationLanes(TOKENS, 1, 7, document_starts=[0, 7])
+        assert last.num_steps == 1
+        assert last.batch(0)["reset"].tolist() == [True]
+
+    @pytest.mark.parametrize(
+        "starts", [[], [1], [0, 0], [0, 5, 3], [0, 8], [0.0], [[0]], [0, -1]]
+    )
+    @pytest.mark.parametrize("kind", [TrainingLanes, EvaluationLanes])
+    def test_wrong_starts_are_refused(self, kind, starts):
+        message = "^document_starts must be .* from 0 to 7, .*got "
+        with pytest.raises(ValueError, match=message):
+            kind(TOKENS, 1, 2, document_starts=starts)
+
     def test_shapes_and_dtypes(self):
         batch = EvaluationLanes(random_tokens(97), 3, 7).batch(1)
         described = {k: (v.shape, v.dtype) for k, v in batch.items()}
@@ -268,11 +320,15 @@ class TestEvaluationLanes:
     @pytest.mark.parametrize("size", [2, 3, 7, 8, 29, 30, 31, 97])
     @pytest.mark.parametrize("num_lanes", [1, 2, 3, 5, 7])
     @pytest.mark.parametrize("length", [1, 2, 3, 5, 101])
-    def test_every_target_is_scored_once(self, size, num_lanes, length):
+    @pytest.mark.parametrize("starts", [(0,), (0, 1, 5, 7, 19)])
+    def test_every_target_is_scored_once(self, size, num_lanes, length, starts):
         if num_lanes > size - 1:
             return
         # Given tokens that are their own positions plus one,
-        lanes = EvaluationLanes(np.arange(1, size + 1), num_lanes, length)
+        starts = [start for start in starts if start < size]
+        lanes = EvaluationLanes(
+            np.arange(1, size + 1), num_lanes, length, starts
+        )
         batches = [lanes.batch(step) for step in range(lanes.num_steps)]
         tokens, targets, weights = (
             np.concatenate([batch[name] for batch in batches], axis=1)
@@ -284,22 +340,30 @@ class TestEvaluationLanes:
         assert scored.tolist() == list(range(2, size + 1))
         # whose input is the token before it;
         assert tokens[weights == 1].tolist() == list(range(1, size))
-        # lanes differ by one target at most, and the longest fills the steps;
+        # lanes differ by one target at most, and some lane fills the steps;
         sizes = weights.sum(axis=1)
         assert sizes.max() - sizes.min() <= 1
-        assert (lanes.num_steps - 1) * length < sizes.max()
-        assert sizes.max() <= lanes.num_steps * length
-        # padding is zeros on the right;
+        assert batches[-1]["weights"].any()
+        # padding is zeros on the right of a segment;
         assert set(weights.ravel().tolist()) <= {0.0, 1.0}
-        assert (np.diff(weights, axis=1) <= 0).all()
+        for batch in batches:
+            assert (np.diff(batch["weights"], axis=1) <= 0).all()
         assert not tokens[weights == 0].any()
         assert not targets[weights == 0].any()
         assert weights.sum() == lanes.num_targets == size - 1
-        # and only the first step resets.
-        resets = [batch["reset"].tolist() for batch in batches]
-        assert resets == [
-            [step == 0] * num_lanes for step in range(lanes.num_steps)
+        # and only lanes and documents begin with a reset.
+        lane_starts = [
+            lane * (size - 1) // num_lanes for lane in range(num_lanes)
         ]
+        firsts = {
+            int(row[0]) - 1
+            for batch in batches
+            for row in batch["tokens"][batch["reset"]]
+        }
+        documents = {start for start in starts if start < size - 1}
+        assert firsts == documents | set(lane_starts)
+        resets = sum(int(batch["reset"].sum()) for batch in batches)
+        assert resets == len(firsts)
 
     @pytest.mark.parametrize("size", [6, 29, 31, 97])
     @pytest.mark.parametrize("num_lanes", [1, 2, 5])

@@ -15,7 +15,7 @@ ALL = bytes(range(256))
 
 
 def symbols_of(text):
-    return bytes(SymbolTokenizer.learn(text).get_config()["symbols"])
+    return bytes(SymbolTokenizer.learn([text]).get_config()["symbols"])
 
 
 class TestLearn:
@@ -27,7 +27,7 @@ class TestLearn:
         # Dai et al. (2019) drop newlines; 0 and 255 are bytes like others.
         text = b"\n\n\n\xff\xff\0"
         assert symbols_of(text) == b"\n\xff\0"
-        assert SymbolTokenizer.learn(text).vocab_size == 3
+        assert SymbolTokenizer.learn([text]).vocab_size == 3
 
     @pytest.mark.parametrize("at_once", [1, 101, 2**20])
     def test_it_is_the_order_of_a_counter(self, monkeypatch, at_once):
@@ -47,9 +47,21 @@ class TestLearn:
         assert symbols_of("éé") == b"\xc3\xa9"
 
     def test_nothing_holds_no_symbols(self):
-        with pytest.raises(ValueError, match="at least one byte to learn"):
-            SymbolTokenizer.learn(b"")
-        with pytest.raises(TypeError, match="bytes or str, got list"):
+        for pieces in ([], [b""], iter([b"", b""])):
+            with pytest.raises(ValueError, match="at least one byte to learn"):
+                SymbolTokenizer.learn(pieces)
+
+    def test_the_text_may_be_cut_anywhere(self):
+        pieces = [b"", b"zy", b"y", b"", b"xxz", b"wz"]
+        learnt = SymbolTokenizer.learn(iter(pieces))
+        assert bytes(learnt.get_config()["symbols"]) == b"zyxw"
+
+    @pytest.mark.parametrize("text", [b"ab", bytearray(b"ab"), "ab"])
+    def test_a_text_is_no_iterable_of_pieces(self, text):
+        message = rf"such as \[text\], got {type(text).__name__}$"
+        with pytest.raises(TypeError, match=message):
+            SymbolTokenizer.learn(text)
+        with pytest.raises(TypeError, match="bytes or str, got int"):
             SymbolTokenizer.learn([97])
 
 
@@ -97,7 +109,7 @@ class TestEncode:
         text = b"abcdefgh" * 2**20
         tracemalloc.start()
         try:
-            tokenizer = SymbolTokenizer.learn(text)
+            tokenizer = SymbolTokenizer.learn([text])
             _, learnt = tracemalloc.get_traced_memory()
             tracemalloc.reset_peak()
             ids = tokenizer.encode(text)
@@ -108,6 +120,40 @@ class TestEncode:
         # Of the parts that are counted: 8 bytes for each of theirs.
         assert learnt < 8 * 2**20 * 1.1
         assert encoded < len(text) * 1.1
+
+
+class TestVocabularyFile:
+    def test_numbers_of_bytes_are_read(self, tmp_path):
+        # As Dai et al. write those of enwik8.
+        path = tmp_path / "vocabulary.txt"
+        path.write_bytes(b"32\n101\n10\n0\n255\n")
+        tokenizer = SymbolTokenizer.from_vocabulary_file(path)
+        assert tokenizer.get_config()["symbols"] == [32, 101, 10, 0, 255]
+
+    @pytest.mark.parametrize(
+        ("content", "expected"),
+        [
+            (b"32\n_\n", "0 to 255 on each line, got '_' on line 2"),
+            (b"32\n-1\n", "got '-1' on line 2"),
+            (b"1e1\n", "got '1e1' on line 1"),
+            ("٣\n".encode(), "got '٣' on line 1"),
+            (b"9" * 10**5, "on line 1"),
+            (b"32\n256\n", "0 to 255, got 256 at index 1"),
+            (b"32\n032\n", "distinct, got 32 at index 0 and at index 1"),
+            (b"", "got no line"),
+        ],
+        ids=lambda value: repr(value)[:19],
+    )
+    def test_what_is_refused(self, tmp_path, content, expected):
+        path = tmp_path / "vocabulary.txt"
+        path.write_bytes(content)
+        with pytest.raises(ValueError) as caught:
+            SymbolTokenizer.from_vocabulary_file(path)
+        message = str(caught.value)
+        assert message.startswith(str(path))
+        assert expected in message
+        assert "\n" not in message
+        assert len(message) < 300
 
 
 @pytest.mark.parametrize(
@@ -129,10 +175,48 @@ def test_decode_refuses_what_is_no_id(ids, words):
         assert word in str(error.value)
 
 
+class TestSkippedNewlines:
+    def test_they_have_no_id(self):
+        learnt = SymbolTokenizer.learn([b"na\nb", b"\nana\n"], True)
+        assert learnt.get_config()["symbols"] == list(b"anb")
+        ids = learnt.encode(b"\nba\n\nn")
+        assert ids.tolist() == [2, 0, 1]
+        assert learnt.decode(ids) == b"ban"
+        assert learnt.encode(b"\n\n").tolist() == []
+        again = from_config(learnt.get_config())
+        assert again.get_config() == learnt.get_config()
+        tensor = again.encode_tensor([b"\nba\n\nn", b"\n"])
+        assert tensor.to_list() == [[2, 0, 1], []]
+
+    def test_other_bytes_are_refused_still(self):
+        with pytest.raises(ValueError, match="^byte 120 at offset 1 is none"):
+            SymbolTokenizer(b"ab", skip_newlines=True).encode(b"\na\nx")
+
+    @pytest.mark.parametrize("value", [1, None, "yes"])
+    def test_it_must_be_a_bool(self, value):
+        with pytest.raises(ValueError, match="^skip_newlines must be True or"):
+            SymbolTokenizer(b"ab", value)
+
+    def test_a_newline_must_not_be_a_symbol(self):
+        with pytest.raises(ValueError, match="^symbols must not hold 10"):
+            SymbolTokenizer(b"a\n", skip_newlines=True)
+
+    def test_a_published_vocabulary_has_none(self, tmp_path):
+        path = tmp_path / "vocabulary.txt"
+        for lines, skips in (("97\n98\n", True), ("97\n10\n", False)):
+            path.write_text(lines)
+            read = SymbolTokenizer.from_vocabulary_file(path)
+            assert read.get_config()["skip_newlines"] == skips
+
+
 class TestConfig:
     def test_it_makes_the_same_tokenizer(self):
         config = SymbolTokenizer(b"ne\n\xff").get_config()
-        assert config == {"type": "symbols", "symbols": [110, 101, 10, 255]}
+        assert config == {
+            "type": "symbols",
+            "symbols": [110, 101, 10, 255],
+            "skip_newlines": False,
+        }
         read = from_config(json.loads(json.dumps(config)))
         assert read.get_config() == config
         assert read.encode(b"\xff\nn").tolist() == [3, 2, 0]

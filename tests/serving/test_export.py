@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from official_lrm import serving
-from official_lrm.data import load_tokenizer
+from official_lrm.data import ByteTokenizer, load_tokenizer
 
 
 @pytest.fixture
@@ -105,13 +105,21 @@ class TestFailures:
         assert not os.listdir(tmp_path)
 
     def test_a_failing_tokenizer_leaves_nothing(self, model, tmp_path):
-        class Unserializable:
+        class Unserializable(ByteTokenizer):
             def get_config(self):
                 return {"type": object()}
 
         with pytest.raises(TypeError, match="JSON"):
             serving.export_saved_model(
-                model, str(tmp_path), tokenizer=Unserializable()
+                model, str(tmp_path), tokenizer=Unserializable(23)
+            )
+        assert not os.listdir(tmp_path)
+
+    def test_a_tokenizer_of_more_ids_than_the_model(self, model, tmp_path):
+        message = "at most the 23 ids of the model; got one of 24"
+        with pytest.raises(ValueError, match=message):
+            serving.export_saved_model(
+                model, str(tmp_path), tokenizer=ByteTokenizer(24)
             )
         assert not os.listdir(tmp_path)
 

@@ -9,12 +9,17 @@ import types
 import numpy as np
 import pytest
 
-from official_lrm.data import ByteTokenizer, SymbolTokenizer
+from official_lrm.data import (
+    ByteTokenizer,
+    SentencePieceTokenizer,
+    SymbolTokenizer,
+    WordTokenizer,
+)
 from official_lrm.serving import TextGenerator, text_stream
 
 
 class Scripted:
-    """A generator that writes given bytes, cut into given chunks."""
+    """A generator that writes given ids, cut into given chunks."""
 
     def __init__(self, *chunks):
         self._chunks = chunks
@@ -23,7 +28,9 @@ class Scripted:
         self.prompt = bytes(tokens.astype("uint8"))
         self.sampling = sampling
         for chunk in self._chunks:
-            yield np.frombuffer(chunk, "uint8").astype("int32")
+            if isinstance(chunk, bytes):
+                chunk = np.frombuffer(chunk, "uint8")
+            yield chunk.astype("int32")
 
 
 def write(generator, prompt, tokenizer=None, **sampling):
@@ -90,6 +97,54 @@ class TestSymbols:
         message = "byte 10 at offset 1 is none of the 1 symbols"
         with pytest.raises(ValueError, match=message):
             write(Scripted(), b"a\n", SymbolTokenizer(b"a"))
+
+
+class TestWords:
+    TOKENIZER = WordTokenizer(["<eos>", "the", "né", "<unk>"])
+
+    @pytest.mark.parametrize("size", [1, 2, 100])
+    def test_words_are_apart_and_lines_end(self, size):
+        # However the calls cut them.
+        ids = bytes([1, 2, 0, 0, 3, 1, 0, 2])
+        chunks = [ids[i : i + size] for i in range(0, len(ids), size)]
+        generator = Scripted(*chunks)
+        text = write(generator, b"the", self.TOKENIZER)
+        assert text == "the the né\n\n<unk> the\nné\n"
+        assert generator.prompt == bytes([1])
+
+    @pytest.mark.parametrize(
+        ("prompt", "expected"),
+        [
+            ("né the ", "né the né\n"),
+            ("né\n", "né\nné\n"),
+            ("\n", "\nné\n"),
+            (" a \n  the", "<unk>\nthe né\n"),
+        ],
+    )
+    def test_the_prompt_is_shown_as_the_model_reads_it(self, prompt, expected):
+        assert (
+            write(Scripted(b"\2"), prompt.encode(), self.TOKENIZER) == expected
+        )
+
+    def test_ids_that_stand_for_nothing_are_shown_as_such(self):
+        generator = Scripted(bytes([7, 1]), bytes([9]))
+        assert write(generator, b"the", self.TOKENIZER) == (
+            "the\ufffd the\ufffd\n"
+        )
+
+    @pytest.mark.parametrize("prompt", [b" ", b" \t\r"])
+    def test_a_prompt_without_words_is_refused(self, prompt):
+        with pytest.raises(ValueError, match="at least one word; got none"):
+            write(Scripted(), prompt, self.TOKENIZER)
+
+
+def test_pieces_may_be_parts_of_characters():
+    tokenizer = SentencePieceTokenizer.learn([b"the cat the hat"], 270)
+    prompt, text = "the né ", "cat 日 🙂 the hat\n"
+    ids = tokenizer.encode(text).astype("uint16")
+    # Some are single bytes of them; Scripted cuts after each.
+    generator = Scripted(*(ids[i : i + 1] for i in range(ids.size)))
+    assert write(generator, prompt.encode(), tokenizer) == prompt + text + "\n"
 
 
 class TestSources:

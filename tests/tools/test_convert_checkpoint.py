@@ -12,6 +12,7 @@ import pytest
 import safetensors.numpy
 
 import official_lrm as lrm
+from official_lrm.data import load_tokenizer
 
 TOOL = "tools/convert_checkpoint.py"
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -71,7 +72,8 @@ def test_from_hugging_face_to_a_preset(
 ):
     folder = huggingface("transfo_xl_word")
     vocabulary = tmp_path / "words.txt"
-    vocabulary.write_text("".join(f"word{i}\n" for i in range(60)))
+    words = ["<eos>", "<unk>", *(f"word{i}" for i in range(58))]
+    vocabulary.write_text("".join(f"{word}\n" for word in words))
     output = tmp_path / "preset"
     result = call_tool(
         TOOL,
@@ -107,7 +109,29 @@ def test_from_hugging_face_to_a_preset(
     model = lrm.TransformerXLLanguageModel.from_preset(output)
     assert tuple(model.spans) == (5, 5, 5, 11)
     assert model.attend_to_empty
-    assert (output / "vocabulary.txt").read_text() == vocabulary.read_text()
+    tokenizer = load_tokenizer(output / "tokenizer.json")
+    assert tokenizer.get_config() == {"type": "words", "words": words}
+    assert not (output / "vocabulary.txt").exists()
+
+
+def test_symbols_are_numbers_of_bytes(call_tool, tf1_config, tmp_path):
+    size = json.loads(tf1_config.read_text())["vocab_size"]
+    symbols = list(range(97, 97 + size))
+    vocabulary = tmp_path / "symbols.txt"
+    vocabulary.write_text("".join(f"{symbol}\n" for symbol in symbols))
+    output = tmp_path / "preset"
+    result = call_tool(
+        TOOL,
+        "--source=tf1",
+        f"--checkpoint={TF1_CHECKPOINT}",
+        f"--config={tf1_config}",
+        f"--output={output}",
+        f"--vocabulary={vocabulary}",
+        "--tokenizer=symbols",
+    )
+    assert result.status == 0, result.stderr
+    tokenizer = load_tokenizer(output / "tokenizer.json")
+    assert tokenizer.get_config() == {"type": "symbols", "symbols": symbols}
 
 
 def test_a_fresh_process_computes_the_golden_numbers(
@@ -244,7 +268,7 @@ class TestRefusals:
 
     def test_a_vocabulary_of_another_size(self, refusal, huggingface, tmp_path):
         vocabulary = tmp_path / "words.txt"
-        vocabulary.write_text("a\nb\n")
+        vocabulary.write_text("<eos>\n<unk>\n")
         line = refusal(
             TOOL,
             "--source=huggingface",
@@ -252,7 +276,32 @@ class TestRefusals:
             f"--output={tmp_path / 'preset'}",
             f"--vocabulary={vocabulary}",
         )
-        assert "must hold 31 tokens" in line
+        assert f"{vocabulary} must hold 31 tokens" in line
+        assert "got 2" in line
+        assert not (tmp_path / "preset").exists()
+
+    @pytest.mark.parametrize(
+        ("kind", "content", "expected"),
+        [
+            ("words", "<eos>\n<unk>\n\n", "empty line 3"),
+            ("symbols", "32\nb\n", "a byte value from 0 to 255"),
+            ("bytes", "32\n", "--tokenizer=bytes"),
+        ],
+    )
+    def test_a_vocabulary_of_something_else(
+        self, refusal, huggingface, tmp_path, kind, content, expected
+    ):
+        vocabulary = tmp_path / "words.txt"
+        vocabulary.write_text(content)
+        line = refusal(
+            TOOL,
+            "--source=huggingface",
+            f"--checkpoint={huggingface('hf_untied')}",
+            f"--output={tmp_path / 'preset'}",
+            f"--vocabulary={vocabulary}",
+            f"--tokenizer={kind}",
+        )
+        assert expected in line
         assert not (tmp_path / "preset").exists()
 
     def test_a_config_without_layers(self, refusal, huggingface, tmp_path):

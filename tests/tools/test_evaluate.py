@@ -60,8 +60,11 @@ class TestTable:
         nats = reference(model, validation, 7) / (len(validation) - 1)
         assert float(row["nats"]) == pytest.approx(nats, abs=1e-4)
         assert float(row["bpc"]) == pytest.approx(nats / math.log(2), abs=1e-4)
-        assert float(row["perplexity"]) == pytest.approx(
-            math.exp(nats), rel=1e-4
+        # The text is words and single spaces; its first byte is only input.
+        text = validation[1:].astype("uint8").tobytes()
+        words = len(text.split())
+        assert float(row["word_ppl"]) == pytest.approx(
+            math.exp(nats * len(text) / words), rel=1e-2
         )
         assert row["targets"] == f"{len(validation) - 1:,}"
         assert row["long"] == "23"
@@ -105,7 +108,9 @@ class TestTable:
         )
         assert result.status == 0
         assert rows_of(result.stdout)[0]["targets"] == "101"
-        assert "protocol: T=13, 3 lane(s), 101 targets" in result.stdout
+        assert "protocol: T=13, 3 lane(s), 101 targets (a subset of the " in (
+            result.stdout
+        )
         assert "T=1 " not in result.stdout
         (record,) = map(json.loads, file.read_text().splitlines())
         assert record["tokens"] == 101
@@ -125,6 +130,219 @@ class TestTable:
             "--decode_tokens=0",
         )
         assert rows_of(result.stdout)[0]["targets"] == f"{expected - 1:,}"
+
+    def test_bytes_and_words_of_just_what_is_scored(
+        self, call_tool, trained, tmp_path, validation
+    ):
+        """Given a cut in the middle of a word, then that is one word."""
+        text = validation.astype("uint8").tobytes()
+        middle = next(
+            end
+            for end in range(40, 99)
+            if text[end : end + 1].isalpha()
+            and text[end + 1 : end + 2].isalpha()
+        )
+        file = tmp_path / "figures.jsonl"
+        call_tool(
+            EVALUATE,
+            f"--model={trained.path}",
+            f"--max_tokens={middle}",
+            "--decode_tokens=0",
+            f"--output={file}",
+        )
+        (record,) = map(json.loads, file.read_text().splitlines())
+        targets = text[1 : middle + 1]
+        assert record["bytes"] == record["tokens"] == len(targets) == middle
+        assert record["words"] == len(targets.split())
+        assert record["bits_per_byte"] == pytest.approx(
+            record["bits_per_character"]
+        )
+        assert record["word_perplexity"] == pytest.approx(
+            math.exp(record["nats"] / len(targets.split()))
+        )
+
+    def test_positions(self, call_tool, trained, tmp_path):
+        file = tmp_path / "figures.jsonl"
+        result = call_tool(
+            EVALUATE,
+            f"--model={trained.path}",
+            "--max_tokens=21",
+            "--decode_tokens=0",
+            "--positions",
+            f"--output={file}",
+        )
+        (record,) = map(json.loads, file.read_text().splitlines())
+        lines = result.stdout.splitlines()
+        rows = [line.split() for line in lines[-6:]]
+        assert [row[0] for row in rows] == [
+            "0",
+            "1",
+            "2-3",
+            "4-7",
+            "8-15",
+            "16-31",
+        ]
+        assert [int(row[3]) for row in rows] == [1, 1, 2, 4, 8, 5]
+        for row, position in zip(rows, record["positions"], strict=True):
+            bits = position["nats"] / position["tokens"] / math.log(2)
+            assert float(row[1]) == pytest.approx(bits, abs=1e-4)
+        total = sum(position["nats"] for position in record["positions"])
+        assert total == pytest.approx(record["nats"])
+
+
+class TestOutput:
+    FLAGS = ("--max_tokens=29", "--decode_tokens=0")
+
+    def test_records_are_complete(self, call_tool, trained, tmp_path):
+        file = tmp_path / "figures.jsonl"
+        call_tool(
+            EVALUATE, f"--model={trained.path}", *self.FLAGS, f"--output={file}"
+        )
+        call_tool(
+            EVALUATE,
+            f"--model={trained.preset}",
+            *self.FLAGS,
+            f"--output={tmp_path / 'preset.jsonl'}",
+        )
+        (record,) = map(json.loads, file.read_text().splitlines())
+        (preset,) = map(
+            json.loads, (tmp_path / "preset.jsonl").read_text().splitlines()
+        )
+        assert set(record) == set(preset)
+        assert (record["preset"], record["checkpoint_step"]) == (False, 4)
+        assert (preset["preset"], preset["checkpoint_step"]) == (True, None)
+        assert record["model"] == str(trained.path)
+        assert record["tokenizer"] == "bytes"
+        assert record["vocab_size"] == 256
+        assert record["version"] == lrm.__version__
+        assert record["dtype_policy"] == "float32"
+        assert record["split_tokens"] > record["tokens"] == 29
+        assert (record["documents"], record["unit"]) == (1, "character")
+        assert record["corpus_fingerprint"] != preset["corpus_fingerprint"]
+        assert len(record["corpus_fingerprint"]) == 64
+
+    def test_rows_that_are_done_outlive_a_crash(
+        self, call_tool, trained, tmp_path, monkeypatch
+    ):
+        from official_lrm.training import evaluation_report
+
+        whole = evaluation_report._score
+
+        def fails_at_11(model, *arguments):
+            if 11 in model.spans.lengths:
+                raise OSError("the disk is full")
+            return whole(model, *arguments)
+
+        monkeypatch.setattr(evaluation_report, "_score", fails_at_11)
+        file = tmp_path / "figures.jsonl"
+        result = call_tool(
+            EVALUATE,
+            f"--model={trained.path}",
+            "--long_memory=3,7,11,13",
+            *self.FLAGS,
+            f"--output={file}",
+        )
+        assert result.status == 1
+        assert "the disk is full" in result.stderr
+        lines = file.read_text().splitlines()
+        assert [json.loads(line)["spans"][2] for line in lines] == [3, 7]
+
+    def test_a_file_with_figures_is_refused(self, refusal, trained, tmp_path):
+        file = tmp_path / "figures.jsonl"
+        file.write_text("{}\n")
+        line = refusal(EVALUATE, f"--model={trained.path}", f"--output={file}")
+        assert f"output {file} holds figures already" in line
+        assert file.read_text() == "{}\n"
+
+    def test_a_refused_evaluation_leaves_no_file(
+        self, refusal, trained, tmp_path
+    ):
+        file = tmp_path / "figures.jsonl"
+        refusal(
+            EVALUATE,
+            f"--model={trained.path}",
+            f"--output={file}",
+            "--lanes=103",
+            "--max_tokens=101",
+        )
+        assert not file.exists()
+
+
+class TestProtocol:
+    def record(self, call_tool, file, *flags):
+        result = call_tool(
+            EVALUATE,
+            *flags,
+            "--max_tokens=300",
+            "--decode_tokens=0",
+            f"--output={file}",
+        )
+        assert result.status == 0
+        (record,) = map(json.loads, file.read_text().splitlines())
+        assert f"protocol: {record['protocol']}" in result.stdout
+        return record
+
+    def test_dai2019(self, call_tool, trained, tmp_path, validation):
+        record = self.record(
+            call_tool,
+            tmp_path / "figures.jsonl",
+            f"--model={trained.path}",
+            "--protocol=dai2019",
+        )
+        assert record["segment_length"] == 128
+        assert record["spans"] == [5, 5, 3800]
+        assert (record["same_length"], record["clamp_length"]) == (True, 1000)
+        assert record["protocol_name"] == "dai2019 but max_tokens=300"
+        assert record["protocol"].startswith("dai2019 but max_tokens=300; T=1")
+        model = lrm.TransformerXLLanguageModel.from_preset(trained.preset)
+        model = model.with_spans(
+            (5, 5, 3800), same_length=True, clamp_length=1000
+        )
+        nats = reference(model, validation[:301], 128)
+        assert record["nats"] == pytest.approx(nats, rel=1e-6)
+
+    def test_rae2020(self, call_tool, trained, tmp_path, validation):
+        # The split has fewer targets than the 500,000 of the protocol.
+        result = call_tool(
+            EVALUATE,
+            f"--model={trained.path}",
+            "--protocol=rae2020",
+            "--decode_tokens=0",
+        )
+        assert result.status == 0
+        (row,) = rows_of(result.stdout)
+        assert row["targets"] == f"{len(validation) - 1:,}"
+        assert "protocol: rae2020; T=384, 1 lane(s)" in result.stdout
+        assert "causal mask, no clamp" in result.stdout
+        assert "MemorySpans([5, 5, 6000])" in result.stdout
+
+    @pytest.mark.parametrize(
+        ("flags", "name", "spans"),
+        [
+            (["--segment_length=64"], "T=64, ", [5, 5, 3800]),
+            (
+                ["--nosame_length", "--clamp_length=7"],
+                "same_length=False, clamp_length=7, ",
+                [5, 5, 3800],
+            ),
+            (["--spans=1,2,3"], "spans, ", [1, 2, 3]),
+            (["--num_long=1", "--long=9", "--short=2"], "spans, ", [2, 2, 9]),
+            (["--long_memory=11"], "long_memory=11, ", [5, 5, 11]),
+        ],
+        ids=str,
+    )
+    def test_flags_go_first_and_are_named(
+        self, call_tool, trained, tmp_path, flags, name, spans
+    ):
+        record = self.record(
+            call_tool,
+            tmp_path / "figures.jsonl",
+            f"--model={trained.path}",
+            "--protocol=dai2019",
+            *flags,
+        )
+        assert record["spans"] == spans
+        assert record["protocol_name"] == f"dai2019 but {name}max_tokens=300"
 
 
 class TestSpans:
@@ -237,6 +455,11 @@ class TestRefusals:
             (["--corpus=text"], ("corpus 'text' needs a path",)),
             (["--input_path=/no/such.txt"], ("'/no/such.txt' does not",)),
             (["--split=half"], ("--split=half", "validation")),
+            (
+                ["--protocol=dai"],
+                ("--protocol=dai", "<dai2019|rae2020>"),
+            ),
+            (["--output=/no/such/a.jsonl"], ("/no/such/a.jsonl",)),
         ],
         ids=lambda value: value[0] if isinstance(value, list) else "",
     )

@@ -34,6 +34,7 @@ def test_there_are_the_tools_that_are_tested():
         "tools/convert_checkpoint.py",
         "tools/evaluate.py",
         "tools/generate.py",
+        "tools/benchmark.py",
         "tools/show_spans.py",
         "tools/quickstart.py",
         "export/export_saved_model.py",

@@ -74,8 +74,8 @@ def test_every_tool_uses_the_ids_of_the_run(
     ("changes", "words"),
     [
         (
-            {"task__corpus__tokenizer": "words"},
-            ("task.corpus.tokenizer", "'words'", "bytes, symbols"),
+            {"task__corpus__tokenizer": "letters"},
+            ("task.corpus.tokenizer", "'letters'", "bytes, symbols, words"),
         ),
         (
             {"task__corpus__tokenizer": 7},
@@ -87,10 +87,10 @@ def test_every_tool_uses_the_ids_of_the_run(
         ),
         (
             {"task__model__vocab_size": 267_735},
-            ("task.model.vocab_size", "at most 256", "267735", "Words as"),
+            ("task.model.vocab_size", "at most 256", "267735"),
         ),
     ],
-    ids=["words", "7", "few", "many"],
+    ids=["letters", "7", "few", "many"],
 )
 def test_wrong_configs(refusal, train_flags, changes, words):
     line = refusal(TRAIN, *train_flags(**changes), "--dry_run")

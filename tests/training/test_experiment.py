@@ -51,6 +51,7 @@ def test_a_run_leaves_checkpoints_summaries_params_and_a_preset(
 
     assert int(trainer.global_step) == 6
     assert {name.split(".")[0] for name in os.listdir(folder)} == {
+        "best",
         "checkpoint",
         "ckpt-4",
         "ckpt-6",

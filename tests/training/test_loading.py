@@ -155,8 +155,8 @@ class TestGoingOn:
         ("saved", "wanted"),
         [
             (b"nao b\n", None),
-            (b"noa b\n", "id 1 was byte 111 and is byte 97"),
-            (b"nao \nb", "id 4 was byte 10 and is byte 98"),
+            (b"noa b\n", "id 1 was b'o' and is b'a'"),
+            (b"nao \nb", "id 4 was b'\\n' and is b'b'"),
             (b"nao b", "it was 5 symbols and is 6 symbols"),
             (None, "it was 11 bytes and is 6 symbols"),
         ],
@@ -219,9 +219,7 @@ class TestEvaluation:
         )
         # when one comes that was trained with other ids, then it is refused.
         params = make_params(tmp_path, "symbols", OTHER)
-        with pytest.raises(
-            ValueError, match="id 0 was byte 110 and is byte 97"
-        ):
+        with pytest.raises(ValueError, match="id 0 was b'n' and is b'a'"):
             run_experiment(params, "eval", str(copied("symbols")))
 
 

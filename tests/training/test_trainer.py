@@ -103,12 +103,47 @@ def test_a_lane_that_starts_over_is_reset(make_params, make_trainer, train):
     then its position starts again and the others go on."""
     trainer = make_trainer(make_params(text=bytes(range(64)) * 2, lanes=2))
     lanes = trainer.task.training_lanes()
-    assert lanes.segments_per_pass == 16
+    assert lanes.segments_per_pass == 17
 
     train(trainer, 10)
 
-    # Lane 1 starts at segment 8 and comes to segment 0 in step 8.
-    np.testing.assert_array_equal(trainer.memories["position"], [70, 14])
+    # Lane 1 starts at segment 8 and comes to segment 0 in step 9.
+    np.testing.assert_array_equal(trainer.memories["position"], [70, 7])
+
+
+def test_padding_does_not_count(make_params, make_trainer):
+    """Given a segment with padding, then loss and gradient are those of its
+    targets alone, whatever stands in the padding."""
+    trainer = make_trainer(make_params())
+    norms, losses = [], []
+
+    class Optimizer:
+        learning_rate = 0.5
+
+        def apply(self, gradients, variables):
+            norms.append(float(tf.linalg.global_norm(gradients)))
+
+    rng = np.random.default_rng(1)
+    text = rng.integers(0, 256, (3, 8), dtype="int32")
+    weights = np.ones((3, 7), "float32")
+    weights[0, 3:] = weights[2, 5:] = 0
+    for padding in (0, 201):
+        tokens = np.where(weights > 0, text[:, :-1], padding)
+        targets = np.where(weights > 0, text[:, 1:], padding)
+        inputs = {
+            "tokens": tf.constant(tokens, tf.int32),
+            "targets": tf.constant(targets, tf.int32),
+            "weights": tf.constant(weights),
+            "reset": tf.constant([False] * 3),
+            "memories": trainer.model.initial_memories(3),
+            "seed": tf.constant([1, 2]),
+        }
+        logs = trainer.task.train_step(inputs, trainer.model, Optimizer())
+        losses.append(float(logs["loss"]))
+        log_probs, _ = trainer.model.score(tokens, targets)
+    expected = -np.sum(log_probs * weights) / 15
+    np.testing.assert_allclose(losses, [expected] * 2, rtol=1e-5)
+    np.testing.assert_allclose(norms[1], norms[0], rtol=1e-5)
 
 
 def test_clips_the_gradient_by_its_global_norm(make_params, make_trainer):
@@ -164,6 +199,55 @@ def test_reports_what_tensorboard_shows(make_params, make_trainer):
         "tokens_per_second",
     }
     assert logs["bpc"] == pytest.approx(logs["training_loss"] / np.log(2))
+
+
+def test_an_evaluation_of_a_subset_says_so(make_params, make_trainer, capsys):
+    """Given 2 lanes of 89 validation targets, when 3 segments of 7 are
+    scored, then the line has both numbers."""
+    trainer = make_trainer(make_params())
+
+    logs = trainer.evaluate(tf.constant(3))
+
+    line = capsys.readouterr().out.splitlines()[-1]
+    assert line.startswith(f"evaluate: {logs['bpc']:.4f} bpc; T=7, 2 lane(s), ")
+    assert "42 targets (a subset of the 89 of the validation split)" in line
+    assert set(logs) == {
+        "validation_loss",
+        "bpc",
+        "perplexity",
+        "tokens",
+        "split_tokens",
+    }
+    assert (logs["tokens"], logs["split_tokens"]) == (42, 89)
+    assert logs["bpc"] == pytest.approx(logs["validation_loss"] / np.log(2))
+
+    logs = trainer.evaluate(tf.constant(-1))
+
+    line = capsys.readouterr().out.splitlines()[-1]
+    assert "89 targets (all of the validation split)" in line
+    assert logs["tokens"] == logs["split_tokens"] == 89
+
+
+def test_the_evaluation_of_words_is_in_perplexity(
+    make_params, make_trainer, capsys
+):
+    params = make_params(
+        text=b"the cat sat on the mat\n" * 40, vocab_size=11, cutoffs=[]
+    )
+    params.task.corpus.tokenizer = "words"
+    # The first targets only, which is a subset too.
+    params.task.validation_data.max_tokens = 9
+    trainer = make_trainer(params)
+
+    logs = trainer.evaluate(tf.constant(-1))
+
+    line = capsys.readouterr().out.splitlines()[-1]
+    assert line.startswith(f"evaluate: {logs['perplexity']:.3f} perplexity; ")
+    # The 46 bytes are two lines of 6 words and an end each.
+    assert f"9 targets (a subset of the {logs['split_tokens']} of" in line
+    assert 10 < logs["split_tokens"] < 16
+    assert "bpc" not in logs
+    assert logs["perplexity"] == pytest.approx(np.exp(logs["validation_loss"]))
 
 
 def test_mixed_bfloat16_trains(make_params, make_trainer, train):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from official_lrm.checkpoints.vocabulary_file import read_vocabulary
+from official_lrm.data.vocabulary_file import read_vocabulary
 
 
 @pytest.mark.parametrize(
@@ -20,27 +20,25 @@ from official_lrm.checkpoints.vocabulary_file import read_vocabulary
 def test_one_token_a_line(tmp_path, content, tokens):
     path = tmp_path / "vocabulary.txt"
     path.write_bytes(content)
-    assert read_vocabulary(path, 3) == tokens
+    assert read_vocabulary(path) == tokens
 
 
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
-        (b"", "must hold 3 tokens, as the model does; got 0"),
-        (b"a\nb\n", "must hold 3 tokens, as the model does; got 2"),
-        (b"a\nb\nc\nd\n", "got 4"),
+        (b"", "must hold one token a line, got no line"),
         (b"a\n\nc\n", "empty line 2"),
-        (b"a\nb\na\n", "the token 'a' in the lines 1 and 3"),
-        (b"a\n\xff\nc\n", "is not UTF-8"),
+        (b"a\nb\na\n", "the token 'a' on the lines 1 and 3"),
+        (b"a\n\xff\nc\n", r"is not UTF-8: line 2 is b'\xff'"),
         # What a pickle begins with.
-        (b"\x80\x04\x95a\nb\nc", "is not UTF-8"),
+        (b"\x80\x04\x95a\nb\nc", "is not UTF-8: line 1"),
     ],
 )
 def test_what_is_refused(tmp_path, content, expected):
     path = tmp_path / "vocabulary.txt"
     path.write_bytes(content)
     with pytest.raises(ValueError) as caught:
-        read_vocabulary(path, 3)
+        read_vocabulary(path)
     message = str(caught.value)
     assert message.startswith(str(path))
     assert expected in message
@@ -49,4 +47,4 @@ def test_what_is_refused(tmp_path, content, expected):
 
 def test_no_file(tmp_path):
     with pytest.raises(FileNotFoundError):
-        read_vocabulary(tmp_path / "none.txt", 3)
+        read_vocabulary(tmp_path / "none.txt")
