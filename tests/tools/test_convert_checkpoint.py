@@ -131,7 +131,11 @@ def test_symbols_are_numbers_of_bytes(call_tool, tf1_config, tmp_path):
     )
     assert result.status == 0, result.stderr
     tokenizer = load_tokenizer(output / "tokenizer.json")
-    assert tokenizer.get_config() == {"type": "symbols", "symbols": symbols}
+    assert tokenizer.get_config() == {
+        "type": "symbols",
+        "symbols": symbols,
+        "skip_newlines": True,
+    }
 
 
 def test_a_fresh_process_computes_the_golden_numbers(

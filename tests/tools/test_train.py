@@ -291,8 +291,8 @@ class TestRefusals:
                 ("byte 1", "allowed are 0 to 100"),
             ),
             (
-                {"task__train_data__segment_length": 20011},
-                ("too few", "segment_length=20011", "at least 40023"),
+                {"task__train_data__segment_length": 40009},
+                ("too few", "segment_length=40009", "at least 40011"),
             ),
         ],
         ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",

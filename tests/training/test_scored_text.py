@@ -12,9 +12,7 @@ TEXT = b"the cat\n\nsat  on\tthe m\xc3\xa4t \n"
 
 
 def split_of(tokenizer, text, starts=(0,)):
-    return TokenizedSplit(
-        tokenizer.encode(text), np.array(starts, np.int64), len(text)
-    )
+    return TokenizedSplit(tokenizer.encode(text), np.array(starts, np.int64))
 
 
 @pytest.mark.parametrize(
