@@ -1,14 +1,15 @@
 r"""Scores a text with a trained model and says how the figures came about.
 
-    python tools/evaluate.py --model=runs/first
+    python tools/evaluate.py --model=runs/first/best
     python tools/evaluate.py --model=runs/enwik8 --long_memory=0,768,2304,6000
     python tools/evaluate.py --model=runs/enwik8 --split=test --protocol=rae2020
     python tools/evaluate.py --model=runs/first/preset --spans=64,0,0,0,0,384 \
         --corpus=text --input_path=book.txt --split=all
 
---model is a model_dir of tools/train.py (then corpus and segment length are
-those of its params.yaml unless flags say otherwise) or a preset. Any spans
-work with any weights: nothing is retrained. Every target of the split counts
+--model is a model_dir of tools/train.py (its newest checkpoint), one of its
+presets (best/, preset/), or any other preset. Corpus and segment length are
+those of the run unless flags say otherwise. Any spans work with any weights:
+nothing is retrained. Every target of the split counts
 once; memory is cold at the start of each lane and document.
 
 The table shows bits per character (bpc) of models of characters, else
@@ -29,10 +30,16 @@ from official_lrm import command_line
 FLAGS = flags.FLAGS
 flags.DEFINE_string("model", None, "A model_dir or a preset.")
 flags.DEFINE_string(
-    "corpus", None, "python_stdlib or text; the model_dir's by default."
+    "corpus",
+    None,
+    "python_stdlib, text, enwik8, text8, wikitext2, wikitext103 or books; the "
+    "run's by default.",
 )
 flags.DEFINE_string(
-    "input_path", None, "For --corpus=text: file, glob or several, by commas."
+    "input_path",
+    None,
+    "For text a file, a glob or several, by commas; for the others a folder "
+    "with what was downloaded by hand.",
 )
 flags.DEFINE_enum(
     "split",

@@ -20,7 +20,12 @@ _INT32_MAX = 2**31 - 1
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("model", None, "A preset, a model_dir or an export.")
-flags.DEFINE_string("prompt", "\n", "Text to go on from.")
+flags.DEFINE_string(
+    "prompt",
+    "\n",
+    "Text to go on from; by default a line's end, or the first id of a "
+    "vocabulary without one.",
+)
 flags.DEFINE_string("prompt_file", None, "File with the prompt instead.")
 flags.DEFINE_integer("max_new_tokens", 300, "Tokens to write.", lower_bound=0)
 flags.DEFINE_float(
@@ -80,8 +85,13 @@ def main():
             raise ValueError("give --prompt or --prompt_file, not both.")
         with open(FLAGS.prompt_file, "rb") as stream:
             prompt = stream.read()
+    generator, tokenizer = open_model(FLAGS.model)
+    given = FLAGS["prompt"].present or FLAGS.prompt_file
+    if not given and not tokenizer.encode(prompt).size:
+        prompt = tokenizer.decode([0])
     rate = text_stream.write_text(
-        *open_model(FLAGS.model),
+        generator,
+        tokenizer,
         prompt,
         sys.stdout,
         max_new_tokens=FLAGS.max_new_tokens,

@@ -3,14 +3,15 @@ r"""Trains a Transformer-XL with a memory length per layer.
     python tools/train.py --experiment=lrm_quickstart --model_dir=runs/first
 
     python tools/train.py --experiment=lrm_enwik8 --model_dir=runs/enwik8 \
-        --config_file=configs/enwik8/lrm04_interleaved.yaml \
-        --params_override=task.corpus.input_path=enwik8.xz
+        --config_file=configs/enwik8/lrm04_interleaved.yaml
 
 The config is the experiment's, then each --config_file, then
 --params_override. Run it again with the same --model_dir to go on from the
 newest checkpoint. The model_dir holds checkpoints with the memories,
-TensorBoard summaries (train/, validation/), params.yaml, and at the end
-preset/, the trained model as a folder of readable files.
+TensorBoard summaries (train/, validation/), params.yaml, tokenizer.json, best/,
+the weights of the best evaluation as a preset, and at the end preset/, the last
+weights as one. --mode=continuous_eval evaluates, in a process of its own, what
+--mode=train writes.
 """
 
 import os
@@ -26,7 +27,8 @@ flags.DEFINE_string(
     "experiment",
     None,
     "Name of the experiment: lrm_quickstart (the interpreter's own library, "
-    "minutes on two cores) or lrm_enwik8 (the paper's 24 layers).",
+    "minutes on two cores), lrm_wikitext2 (words, the same), lrm_enwik8, "
+    "lrm_text8 (the paper's 24 layers) or lrm_wikitext103 (its 18).",
 )
 flags.DEFINE_multi_string(
     "config_file", [], "YAML file of overrides; may be given several times."
@@ -72,7 +74,7 @@ def main():
     )
     print(experiment_params.describe(params))
     if FLAGS.dry_run:
-        print(experiment.check_run(params))
+        print(experiment.check_run(params, FLAGS.mode))
         return
     if not FLAGS.model_dir:
         raise ValueError("--model_dir must be given.")

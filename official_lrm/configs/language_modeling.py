@@ -83,7 +83,7 @@ class CorpusConfig(hyperparams.Config):
             downloaded by hand, "" to download.
         tokenizer: "bytes" (an id is the byte's value), "symbols" (only the
             byte values that occur), "words" or "sentencepiece", the last two
-            learnt from the split trained on.
+            learnt from the split trained on (pieces from its first 16 MiB).
         vocabulary: a file with one word a line in the order of the ids,
             instead of learning words.
         skip_newlines: with "symbols": newlines are no tokens, as in the

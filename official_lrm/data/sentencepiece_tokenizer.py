@@ -25,6 +25,8 @@ _SMALLEST_VOCABULARY = 1 + 256 + len(_ESCAPES)
 _CUTS = b" \n"
 _TEXT_SIZE = 2**10
 _ENCODED_AT_ONCE = 2**20
+# Characters, which have at most four bytes.
+_LEARNT_AT_ONCE = _ENCODED_AT_ONCE // 8
 
 # All that must come back, spaces of all kinds among it.
 _PROBE = " \0\x01\x02 \t\r\n\n a  b\u2581 \ufffd\x01\u2581\U0001f642 <unk>  "
@@ -213,7 +215,10 @@ def _sentences(pieces, max_bytes):
         text = block.decode("utf-8", errors="replace").replace("\0", "")
         for character, pair in _ESCAPES.items():
             text = text.replace(character, pair)
-        yield from filter(None, text.split("\n"))
+        for line in filter(None, text.split("\n")):
+            # The trainer leaves out what is longer than max_sentence_length.
+            for start in range(0, len(line), _LEARNT_AT_ONCE):
+                yield line[start : start + _LEARNT_AT_ONCE]
         if not left:
             return
 

@@ -46,6 +46,7 @@ class TextFiles:
                 self.names.append(name)
                 if name == item:
                     self._named.add(name)
+        self._stamps = {name: _stamp(name) for name in self.names}
 
     def blocks(self):
         """Yields the text in blocks of about a megabyte.
@@ -54,7 +55,8 @@ class TextFiles:
             FileNotFoundError: a file is missing.
             PermissionError: a file cannot be read.
             ValueError: a file that was named is empty, or all files are, or
-                an archive is corrupt or truncated.
+                an archive is corrupt or truncated, or a file has changed
+                since this object was made.
         """
         anything = False
         for name in self.names:
@@ -62,6 +64,8 @@ class TextFiles:
             for block in TextSource(pathlib.Path(name)).blocks():
                 anything, empty = True, False
                 yield block
+            if _stamp(name) != self._stamps[name]:
+                raise ValueError(f"path {name!r} has changed while in use")
             if empty and name in self._named:
                 raise ValueError(f"path {name!r} is an empty file")
         if not anything:
@@ -103,3 +107,12 @@ def _expand(item):
     if not files:
         raise FileNotFoundError(f"path {item!r} matches no file")
     return files
+
+
+def _stamp(name):
+    """What tells whether a file is still the same; None without a file."""
+    try:
+        status = os.stat(name)
+    except OSError:
+        return None  # Reading it says why.
+    return status.st_size, status.st_mtime_ns, status.st_ino

@@ -111,7 +111,8 @@ def cut_records(blocks):
     A record ends after the last line end between 64 and 256 KiB, or after the
     next one up to 1 MiB. A line longer than that, such as all of text8, is
     cut after its last white space within 1 MiB, and where it has none at
-    1 MiB: records stay bounded, and a word is cut only if it is that long.
+    1 MiB, not inside a character of UTF-8: records stay bounded, and a word is
+    cut only if it is that long.
     The records joined are the text.
 
         before: b"one\ntwo", b"\nthree"
@@ -125,7 +126,7 @@ def cut_records(blocks):
         buffer += block
         while len(buffer) > _LONGEST_BYTES:
             stop = _last_line_end(buffer) or _last_white_space(buffer)
-            stop = stop or _LONGEST_BYTES
+            stop = stop or _character_start(buffer, _LONGEST_BYTES)
             yield bytes(buffer[:stop])
             del buffer[:stop]
     while buffer:
@@ -167,6 +168,14 @@ def _last_white_space(buffer):
     return 1 + max(
         buffer.rfind(bytes([byte]), 0, _LONGEST_BYTES) for byte in _WHITE_SPACE
     )
+
+
+def _character_start(buffer, stop):
+    """Returns `stop`, or where the UTF-8 character that it cuts begins."""
+    for start in range(stop, stop - 4, -1):
+        if buffer[start] & 0xC0 != 0x80:
+            return start
+    return stop  # It is not UTF-8.
 
 
 def _lf_line_ends(blocks):

@@ -14,7 +14,7 @@ import json
 import logging
 import os
 import shutil
-import tempfile
+import uuid
 
 import numpy as np
 
@@ -99,8 +99,8 @@ def tokenize_split(corpus, split, tokenizer, cache_dir=None) -> TokenizedSplit:
     )
     cached = _open(folder)
     if cached is None:
-        with _made_aside(folder) as aside:
-            name = f"{split} split of corpus {corpus.name!r}"
+        name = f"{split} split of corpus {corpus.name!r}"
+        with _cache_errors(folder), _made_aside(folder) as aside:
             _write(aside, pieces, tokenizer, name)
         cached = _open(folder)
     return cached
@@ -145,13 +145,30 @@ def learn_tokenizer(
         tokenizer = WordTokenizer.learn(texts, max_size=vocab_size)
     else:
         tokenizer = SentencePieceTokenizer.learn(texts, vocab_size)
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    with tempfile.NamedTemporaryFile(
-        "w", dir=os.path.dirname(path), delete=False
-    ) as stream:
-        json.dump(tokenizer.get_config(), stream)
-    os.replace(stream.name, path)
+    with _cache_errors(path):
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        temporary = f"{path}.{os.getpid()}.tmp"
+        with open(temporary, "w") as stream:
+            json.dump(tokenizer.get_config(), stream)
+        os.replace(temporary, path)
     return tokenizer
+
+
+@contextlib.contextmanager
+def _cache_errors(path):
+    try:
+        yield
+    except OSError as error:
+        # Of the text, if it names another file.
+        if error.filename is None or str(error.filename).startswith(
+            os.path.dirname(path)
+        ):
+            raise OSError(
+                f"the cache {os.path.dirname(path)} cannot be written "
+                f"({error.strerror or error}); task.corpus.cache_dir names "
+                "another folder"
+            ) from error
+        raise
 
 
 def _place(cache_dir, name, **decides):
@@ -166,7 +183,9 @@ def _made_aside(folder):
     """Gives a folder to write in, which gets its name when all went well."""
     parent = os.path.dirname(folder)
     os.makedirs(parent, exist_ok=True)
-    aside = tempfile.mkdtemp(prefix=".incomplete-", dir=parent)
+    # Not of tempfile, whose folders other users cannot read.
+    aside = os.path.join(parent, f".incomplete-{uuid.uuid4().hex}")
+    os.mkdir(aside)
     try:
         yield aside
         # Another process may have been faster; what is there otherwise is
@@ -199,6 +218,9 @@ def _write(folder, pieces, tokenizer, name):
             num_tokens += len(ids)
             num_bytes += len(text)
             progress.update(num_bytes // 10**6)
+        # What gets its name must outlive a power cut.
+        stream.flush()
+        os.fsync(stream.fileno())
     progress.close()
     # A document without tokens starts where the next one does, or nowhere.
     starts = np.unique(np.array(starts, "<i8"))
@@ -218,22 +240,21 @@ def _open(folder):
     try:
         with open(os.path.join(folder, "about.json")) as stream:
             about = json.load(stream)
-        return TokenizedSplit(
-            tokens=_map(
-                os.path.join(folder, "tokens.bin"),
-                np.dtype(about["dtype"]),
-                about["tokens"],
-            ),
-            document_starts=np.array(
-                _map(
-                    os.path.join(folder, "document_starts.bin"),
-                    np.dtype(np.int64),
-                    about["documents"],
-                )
-            ),
+        tokens, starts = (
+            _map(os.path.join(folder, name), np.dtype(dtype), size)
+            for name, dtype, size in (
+                ("tokens.bin", about["dtype"], about["tokens"]),
+                ("document_starts.bin", np.int64, about["documents"]),
+            )
         )
-    except FileNotFoundError:
+        edges = [-1, *starts.tolist(), len(tokens)]
+        if sorted(set(edges)) != edges or (len(tokens) and edges[1] != 0):
+            raise ValueError("document_starts.bin is not in ascending order")
+        return TokenizedSplit(tokens, np.array(starts))
+    except (FileNotFoundError, NotADirectoryError):
         return None
+    except PermissionError:
+        raise
     except (OSError, ValueError, TypeError, KeyError) as error:
         _LOGGER.warning("%s is damaged and made again: %s", folder, error)
         return None

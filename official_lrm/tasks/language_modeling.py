@@ -124,26 +124,32 @@ class LanguageModelingTask(base_task.Task):
 
     def training_lanes(self) -> TrainingLanes:
         """The lanes of `task.train_data`."""
-        return self._cut(TrainingLanes, self.task_config.train_data)
+        return self._cut(TrainingLanes, "train_data")
 
     def evaluation_lanes(self) -> EvaluationLanes:
         """The lanes of `task.validation_data`."""
-        return self._cut(EvaluationLanes, self.task_config.validation_data)
+        return self._cut(EvaluationLanes, "validation_data")
 
-    def _cut(self, lanes_class, config):
+    def _cut(self, lanes_class, field):
         if lanes_class not in self._lanes:
+            config = getattr(self.task_config, field)
             text = tokenize_split(
                 self.corpus,
                 config.split,
                 self.tokenizer,
                 self.task_config.corpus.cache_dir or None,
             ).first_targets(config.max_tokens)
-            self._lanes[lanes_class] = lanes_class(
-                text.tokens,
-                num_lanes=config.global_batch_size,
-                segment_length=config.segment_length,
-                document_starts=text.document_starts,
-            )
+            try:
+                self._lanes[lanes_class] = lanes_class(
+                    text.tokens,
+                    num_lanes=config.global_batch_size,
+                    segment_length=config.segment_length,
+                    document_starts=text.document_starts,
+                )
+            except ValueError as error:
+                raise ValueError(
+                    f"task.{field}, {config.split} split: {error}"
+                ) from None
         return self._lanes[lanes_class]
 
     def build_model(self):

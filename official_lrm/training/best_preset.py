@@ -1,6 +1,7 @@
 """Keeping the weights that did best on the validation split."""
 
 import json
+import math
 import os
 
 import tensorflow as tf
@@ -19,21 +20,30 @@ class BestPreset:
     """An Orbit action after each evaluation: keeps the best weights.
 
     They are a preset, `<model_dir>/<subdir>`, beside `best.json` with the
-    step and the loss. A resumed run goes on from what is there.
+    step and the loss. A resumed run goes on from what is there, if it is of
+    the same text, evaluated in the same way.
 
     Args:
         trainer: a LanguageModelTrainer.
         model_dir: folder of the run.
         subdir: name of the preset's folder in it.
+        figure: JSON-ready dict of what the loss is of: text, lanes, spans.
         patience: evaluations in a row without a better one, after which
-            `StopEarlyError` is raised; 0 = never.
+            `check` ends training; 0 = never.
     """
 
-    def __init__(self, trainer, model_dir, subdir, patience=0):
+    def __init__(self, trainer, model_dir, subdir, figure, patience=0):
         self._trainer = trainer
         self._model_dir = os.path.join(model_dir, subdir)
+        # As it comes back from a file.
+        self._figure = json.loads(json.dumps(figure))
         self._patience = patience
-        self._record = _read(os.path.join(self._model_dir, BEST_FILE))
+        self._record = self._read()
+
+    @property
+    def last_step(self) -> int:
+        """The step that was evaluated last, 0 if there is none."""
+        return self._record["last_step"] if self._record else 0
 
     @property
     def summary(self) -> str:
@@ -45,20 +55,34 @@ class BestPreset:
             f"{self._record['validation_loss']:.4f} nats)"
         )
 
+    def forget(self):
+        """Begins anew: what is there is of an earlier run."""
+        if self._record is not None:
+            logging.warning(
+                "%s is of an earlier run in this folder and is not compared "
+                "with this one.",
+                self._model_dir,
+            )
+        self._record = None
+
     def __call__(self, output):
         """Compares an evaluation with the best so far.
 
         Args:
             output: dict with `validation_loss`, nats per token.
-
-        Raises:
-            StopEarlyError: `patience` evaluations were no better.
         """
         step = int(self._trainer.global_step.numpy())
         loss = float(output["validation_loss"])
+        if self._record is not None:
+            # Another process may evaluate the same run.
+            self._record = self._read() or self._record
         best = self._record
         if best is not None and step <= best["last_step"]:
             return  # Evaluated before it was resumed.
+        if not math.isfinite(loss):
+            if best is None:
+                return
+            loss = math.inf
         if best is None or loss < best["validation_loss"]:
             write_preset(
                 self._trainer.model,
@@ -68,10 +92,9 @@ class BestPreset:
             best = {"step": step, "validation_loss": loss, "worse_since": 0}
         else:
             best = {**best, "worse_since": best["worse_since"] + 1}
-        self._record = {**best, "last_step": step}
+        self._record = {**best, "last_step": step, "figure": self._figure}
         # After the weights: a run that dies in between writes them again.
         write_file(self._model_dir, BEST_FILE, json.dumps(self._record) + "\n")
-        self.check()
 
     def check(self):
         """Tells whether training is over, also one that is started again.
@@ -88,6 +111,19 @@ class BestPreset:
                 f"{self._patience})."
             )
 
+    def _read(self):
+        path = os.path.join(self._model_dir, BEST_FILE)
+        record = _read(path)
+        if record is None or record["figure"] == self._figure:
+            return record
+        changed = ", ".join(
+            f"{name} was {record['figure'].get(name)} and is {value}"
+            for name, value in self._figure.items()
+            if record["figure"].get(name) != value
+        )
+        logging.warning("%s is begun again: %s.", self._model_dir, changed)
+        return None
+
 
 def _read(path):
     if not tf.io.gfile.exists(path):
@@ -100,6 +136,7 @@ def _read(path):
             "validation_loss": float(record["validation_loss"]),
             "worse_since": int(record["worse_since"]),
             "last_step": int(record["last_step"]),
+            "figure": dict(record["figure"]),
         }
     except (ValueError, KeyError, TypeError, tf.errors.OpError) as error:
         logging.warning("%s is damaged and begun again: %s", path, error)

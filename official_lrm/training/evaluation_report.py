@@ -28,7 +28,7 @@ from official_lrm.training.loading import (
     load_model,
     read_tokenizer,
 )
-from official_lrm.training.params import read_params
+from official_lrm.training.params import PARAMS_FILE, read_params
 from official_lrm.training.protocols import find_protocol
 from official_lrm.training.scored_text import ScoredText
 
@@ -56,7 +56,8 @@ def report(
 
     Args:
         path: a model_dir or a preset.
-        corpus: name of the corpus; None = the model_dir's.
+        corpus: name of the corpus; None = that of the model_dir that `path`
+            is or is in; python_stdlib for other presets of bytes.
         input_path: its files; None = the model_dir's.
         split: which part of it.
         segment_length: T; None = that of `protocol`, else of the training.
@@ -94,11 +95,10 @@ def report(
         if value is not None and value < least:
             raise ValueError(f"{name} must be at least {least}; got {value}.")
     cache_dir, checkpoint, own_corpus = None, None, False
-    if is_preset(path):
-        corpus = corpus or "python_stdlib"
-        trained_length = _DEFAULT_SEGMENT_LENGTH
-    else:
-        params = read_params(path)
+    trained_length = _DEFAULT_SEGMENT_LENGTH
+    run = _run_of(path)
+    if run is not None:
+        params = read_params(run)
         settings = resolve(params)
         if corpus is None:
             own_corpus = not input_path
@@ -107,12 +107,21 @@ def report(
         cache_dir = params.task.corpus.cache_dir or None
         trained_length = settings.train.segment_length
         # Once: a run that goes on writes newer ones.
-        checkpoint = tf.train.latest_checkpoint(path)
+        newest = tf.train.latest_checkpoint(run)
+        checkpoint = None if is_preset(path) else newest
     segment_length = segment_length or (
         protocol.segment_length if protocol else trained_length
     )
     own = load_model(path, checkpoint=checkpoint)
     tokenizer = tokenizer_of_model(read_tokenizer(path), own.vocab_size, path)
+    if corpus is None:
+        # What it was trained on is not known, but for bytes any text will do.
+        if tokenizer.type != "bytes":
+            raise ValueError(
+                f"{path} is a preset of {tokenizer.type} and belongs to no "
+                "run: give --corpus, and --input_path where it needs one."
+            )
+        corpus = "python_stdlib"
     model = own
     if spans is not None:
         model = own.with_spans(spans)
@@ -134,8 +143,8 @@ def report(
         swept = map(model.spans.with_long, long_memory)
         models = [model.with_spans(spans) for spans in swept]
     corpus = load_corpus(corpus, input_path or None)
-    if own_corpus:
-        _warn_of_other_text(path, checkpoint, corpus)
+    if own_corpus and newest:
+        _warn_of_other_text(run, newest, corpus)
     whole = tokenize_split(corpus, split, tokenizer, cache_dir)
     if max_tokens is None and protocol:
         max_tokens = protocol.max_tokens(split, tokenizer.unit)
@@ -213,6 +222,16 @@ def _describe_model(path, checkpoint, model):
         "parameters": model.count_params(),
         "dtype_policy": model.dtype_policy.name,
     }
+
+
+def _run_of(path):
+    """The model_dir that a path is, or is a preset of; None = neither."""
+    if not is_preset(path):
+        return path
+    parent = os.path.dirname(os.path.abspath(path))
+    if os.path.isfile(os.path.join(parent, PARAMS_FILE)):
+        return parent
+    return None
 
 
 def _warn_of_other_text(path, checkpoint, corpus):

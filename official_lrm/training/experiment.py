@@ -1,5 +1,7 @@
 """Running an experiment with Model Garden's runner."""
 
+import dataclasses
+import functools
 import os
 
 import keras
@@ -10,6 +12,7 @@ from official.common import distribute_utils
 from official.core import task_factory, train_lib
 
 from official_lrm.configs.settings import resolve
+from official_lrm.models.presets import CONFIG_FILE
 from official_lrm.training.best_preset import BestPreset, StopEarlyError
 from official_lrm.training.checkpointing import MemoryCheckpointManager
 from official_lrm.training.loading import (
@@ -27,9 +30,18 @@ MODES = ("train", "eval", "train_and_eval", "continuous_eval")
 
 
 class _Controller(orbit.Controller):
-    """Orbit's controller; progress is the trainer's own line."""
+    """Orbit's controller; progress is the trainer's own line.
 
-    def __init__(self, *, summary_interval=None, **kwargs):
+    Args:
+        train_steps: the last step.
+        best: BestPreset that ends training early, or None.
+        summary_interval: as Orbit's.
+        **kwargs: as Orbit's.
+    """
+
+    def __init__(self, *, train_steps, best, summary_interval=None, **kwargs):
+        self._train_steps = train_steps
+        self._best = best
         self._write_interval = summary_interval or 1
         super().__init__(summary_interval=summary_interval, **kwargs)
 
@@ -55,14 +67,35 @@ class _Controller(orbit.Controller):
             check_tokenizer(self.evaluator.task.tokenizer, manager.directory)
         return checkpoint_path
 
+    def evaluate(self, steps=-1):
+        """Evaluates; when training, it may end there.
+
+        Raises:
+            StopEarlyError: if evaluations do not get better.
+        """
+        # The last evaluation may take hours, and Orbit saves after it.
+        is_last = int(self.global_step.numpy()) >= self._train_steps
+        if self.trainer is not None and is_last:
+            self._maybe_save_checkpoint(check_interval=False)
+        output = super().evaluate(steps)
+        if self.trainer is not None and self._best is not None:
+            try:
+                self._best.check()
+            except StopEarlyError:
+                self._maybe_save_checkpoint(check_interval=False)
+                raise
+        return output
+
     def evaluate_continuously(self, steps=-1, timeout=None, timeout_fn=None):
-        """Evaluates each new checkpoint, the last one being the end."""
+        """Evaluates the newest checkpoint whenever there is a new one.
+
+        It ends with that of the last step, or when `timeout` seconds brought
+        none.
+        """
         output = None
-        for path in tf.train.checkpoints_iterator(
-            self.checkpoint_manager.directory,
-            timeout=timeout,
-            timeout_fn=timeout_fn,
-        ):
+        folder = self.checkpoint_manager.directory
+        print(f"waiting for checkpoints in {folder}", flush=True)
+        for path in tf.train.checkpoints_iterator(folder, timeout=timeout):
             try:
                 self.restore_checkpoint(path)
             except ValueError:
@@ -73,7 +106,11 @@ class _Controller(orbit.Controller):
                 continue
             output = self.evaluate(steps)
             if timeout_fn is not None and timeout_fn():
-                break
+                return output
+        print(
+            f"no new checkpoint in {folder} for {timeout} s "
+            "(trainer.continuous_eval_timeout)"
+        )
         return output
 
 
@@ -128,14 +165,7 @@ def run_experiment(params, mode, model_dir, strategy=None):
         logging.info("corpus: %s", task.corpus.description)
         print(describe_tokens(task))
         trainer = build_trainer(params, settings, task, mode)
-        best = None
-        if params.trainer.best_checkpoint_export_subdir and mode != "eval":
-            best = BestPreset(
-                trainer,
-                model_dir,
-                params.trainer.best_checkpoint_export_subdir,
-                params.trainer.early_stopping_patience,
-            )
+        best = _best_preset(params, settings, task, trainer, mode, model_dir)
         runner = _Runner(
             strategy,
             task,
@@ -143,7 +173,9 @@ def run_experiment(params, mode, model_dir, strategy=None):
             params,
             model_dir,
             trainer=trainer,
-            controller_cls=_Controller,
+            controller_cls=functools.partial(
+                _Controller, train_steps=settings.train_steps, best=best
+            ),
             eval_actions=[best] if best else None,
         )
     step = int(trainer.global_step.numpy())
@@ -155,6 +187,8 @@ def run_experiment(params, mode, model_dir, strategy=None):
                 step,
                 model_dir,
             )
+        if not step and best:
+            best.forget()
         if step >= settings.train_steps:
             logging.warning(
                 "nothing to train: %s is at step %d, trainer.train_steps is "
@@ -163,31 +197,60 @@ def run_experiment(params, mode, model_dir, strategy=None):
                 step,
                 settings.train_steps,
             )
-            return trainer
-        # Not before the checkpoint was found to be this run's: a refused run
-        # must leave the folder as it was.
-        write_tokenizer(task.tokenizer, model_dir)
-        write_params(params, model_dir)
+        else:
+            # Not before the checkpoint was found to be this run's: a refused
+            # run must leave the folder as it was.
+            write_tokenizer(task.tokenizer, model_dir)
+            write_params(params, model_dir)
     try:
-        if best:
+        if best and step >= best.last_step:
             best.check()
-        runner.run()
+        if "train" not in mode or step < settings.train_steps:
+            runner.run()
+        elif best and "eval" in mode and step > best.last_step:
+            # It was killed in its last evaluation.
+            with strategy.scope():
+                runner.controller.evaluate(params.trainer.validation_steps)
     except StopEarlyError as error:
         print(error)
     trainer.close_progress()
     if "train" in mode:
         preset = os.path.join(model_dir, PRESET_FOLDER)
-        write_preset(trainer.model, task.tokenizer, preset)
+        trained = int(trainer.global_step.numpy()) > step
+        if trained or not tf.io.gfile.exists(os.path.join(preset, CONFIG_FILE)):
+            write_preset(trainer.model, task.tokenizer, preset)
     if best and best.summary:
         print(f"best model: {best.summary}")
     return trainer
 
 
-def check_run(params) -> str:
+def _best_preset(params, settings, task, trainer, mode, model_dir):
+    subdir = params.trainer.best_checkpoint_export_subdir
+    if not subdir or mode in ("train", "eval"):
+        return None
+    patience = params.trainer.early_stopping_patience
+    if patience and mode == "continuous_eval":
+        logging.warning(
+            "trainer.early_stopping_patience=%d is not for continuous_eval, "
+            "which ends no training.",
+            patience,
+        )
+        patience = 0
+    figure = {
+        "corpus": task.corpus.fingerprint,
+        **dataclasses.asdict(settings.validation),
+        "validation_steps": params.trainer.validation_steps,
+        "spans": list(settings.spans),
+    }
+    return BestPreset(trainer, model_dir, subdir, figure, patience)
+
+
+def check_run(params, mode="train_and_eval") -> str:
     """Finds out, without training, whether a config can be run.
 
     Args:
         params: ExperimentConfig.
+        mode: one of MODES.
 
     Returns:
         Lines about the corpus, its tokens and its lanes.
@@ -200,13 +263,16 @@ def check_run(params) -> str:
         raise ValueError("trainer.train_steps must be at least 1; got 0.")
     build_strategy(params.runtime)
     task = task_factory.get_task(params.task)
-    train, validation = task.training_lanes(), task.evaluation_lanes()
+    train = task.training_lanes()
+    validation = ""
+    if "eval" in mode:
+        targets = task.evaluation_lanes().num_targets
+        validation = f"; {targets:,} validation targets"
     return (
         f"corpus: {task.corpus.description}\n"
         f"{describe_tokens(task)}\n"
         f"lanes:  {train.steps_per_pass:,} steps a pass over "
-        f"{train.num_tokens:,} tokens; {validation.num_targets:,} validation "
-        "targets"
+        f"{train.num_tokens:,} tokens{validation}"
     )
 
 

@@ -24,7 +24,7 @@ def write_file(model_dir, name, text):
     path = os.path.join(model_dir, name)
     try:
         tf.io.gfile.makedirs(model_dir)
-        temporary = f"{path}.tmp"
+        temporary = _temporary(path)
         with tf.io.gfile.GFile(temporary, "w") as stream:
             stream.write(text)
         tf.io.gfile.rename(temporary, path, overwrite=True)
@@ -48,7 +48,13 @@ def write_preset(model, tokenizer, folder):
         model.save_to_preset(scratch, tokenizer)
         for name in sorted(os.listdir(scratch), key=lambda n: n == CONFIG_FILE):
             path = os.path.join(folder, name)
+            temporary = _temporary(path)
             tf.io.gfile.copy(
-                os.path.join(scratch, name), f"{path}.tmp", overwrite=True
+                os.path.join(scratch, name), temporary, overwrite=True
             )
-            tf.io.gfile.rename(f"{path}.tmp", path, overwrite=True)
+            tf.io.gfile.rename(temporary, path, overwrite=True)
+
+
+def _temporary(path):
+    # Training and evaluation beside it may write at once.
+    return f"{path}.{os.getpid()}.tmp"

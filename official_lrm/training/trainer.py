@@ -101,6 +101,7 @@ class LanguageModelTrainer(base_trainer.Trainer):
             "split": lanes.split,
             "num_lanes": lanes.num_lanes,
             "segment_length": lanes.segment_length,
+            "max_tokens": lanes.max_tokens,
             "num_replicas": self.strategy.num_replicas_in_sync,
             "spans": list(self.model.spans),
             "dtype_policy": settings.dtype_policy,
@@ -155,15 +156,16 @@ class LanguageModelTrainer(base_trainer.Trainer):
                     consequence,
                 )
         changed = [
-            f"{name} {restored[name]} -> {current[name]}"
+            f"{name} {restored.get(name)} -> {current[name]}"
             for name in (
                 "num_lanes",
                 "segment_length",
+                "max_tokens",
                 "num_replicas",
                 "spans",
                 "dtype_policy",
             )
-            if restored[name] != current[name]
+            if restored.get(name) != current[name]
         ]
         if changed:
             log_cold_start(", ".join(changed))
@@ -181,9 +183,10 @@ class LanguageModelTrainer(base_trainer.Trainer):
             num_steps: scalar int32 tensor.
 
         Returns:
-            A dict of scalars: `training_loss` in nats per token, `bpc`,
-            `learning_rate` that was applied and `gradient_norm` before
-            clipping (both of the last step), `tokens_per_second`.
+            A dict of scalars: `training_loss` in nats per token, `bpc` (of
+            characters only), `learning_rate` that was applied and
+            `gradient_norm` before clipping (both of the last step),
+            `tokens_per_second`.
 
         Raises:
             ValueError: if loss or gradient are not finite any more.
@@ -215,17 +218,15 @@ class LanguageModelTrainer(base_trainer.Trainer):
                 f"{self._settings.optimizer.learning_rate:g}, or warm up "
                 "longer."
             )
-        logs = {
-            "training_loss": loss,
-            "bpc": loss / math.log(2),
-            **last,
-            "tokens_per_second": tokens / seconds,
-        }
-        self._progress.update(
-            step,
-            f"{logs['bpc']:.3f} bpc  {logs['tokens_per_second']:,.0f} tokens/s",
-        )
-        return logs
+        logs = {"training_loss": loss}
+        if self.task.tokenizer.unit == "character":
+            logs["bpc"] = loss / math.log(2)
+            figure = f"{logs['bpc']:.3f} bpc"
+        else:
+            figure = f"{math.exp(min(loss, 700.0)):.1f} perplexity"
+        rate = tokens / seconds
+        self._progress.update(step, f"{figure}  {rate:,.0f} tokens/s")
+        return {**logs, **last, "tokens_per_second": rate}
 
     def close_progress(self):
         """Ends the progress line, before something else is printed."""

@@ -153,3 +153,14 @@ def test_a_corrupt_member_is_found(tmp_path):
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="absent' does not exist"):
         list(TextSource(tmp_path / "absent").blocks())
+
+
+def test_a_character_is_not_cut():
+    text = "水".encode() * 700_000  # 3 bytes each: 2**20 is inside one.
+    records = list(cut_records([text]))
+    assert b"".join(records) == text
+    assert len(records) == 3
+    assert all(record.decode() for record in records)
+    # What is no UTF-8 is cut at a megabyte.
+    records = list(cut_records([b"\x80" * (2**20 + 5)]))
+    assert [len(record) for record in records] == [2**20, 5]

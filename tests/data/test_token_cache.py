@@ -14,6 +14,7 @@ from official_lrm.data import (
     Piece,
     SymbolTokenizer,
     learn_tokenizer,
+    load_corpus,
     tokenize_split,
 )
 from official_lrm.data.token_cache import default_cache_dir
@@ -205,3 +206,34 @@ class TestLearnTokenizer:
         assert folders(tmp_path) == []
         with pytest.raises(ValueError, match="vocab_size .* got 257"):
             learn_tokenizer("bytes", corpus, "train", 257, cache_dir=tmp_path)
+
+
+def test_a_text_that_changes_is_not_kept_under_its_old_hash(tmp_path):
+    """Given a file that changes after it was hashed, then its new text is not
+    taken for the old one."""
+    file = tmp_path / "text.txt"
+    file.write_bytes(b"abc abc ")
+    corpus = load_corpus("text", file)
+    file.write_bytes(b"xyz xyz ")
+    message = "^path '.*text.txt' has changed while in use$"
+    with pytest.raises(ValueError, match=message):
+        tokenize_split(corpus, "all", ByteTokenizer(), tmp_path / "cache")
+    assert folders(tmp_path / "cache") == []
+
+
+def test_starts_that_cannot_be_are_damage(counted, tmp_path):
+    corpus, reads = counted
+    tokenize_split(corpus, "train", ByteTokenizer(), tmp_path)
+    (name,) = folders(tmp_path)
+    np.array([255, 8]).tofile(tmp_path / name / "document_starts.bin")
+    cut = tokenize_split(corpus, "train", ByteTokenizer(), tmp_path)
+    assert cut.document_starts.tolist() == [0, 8]
+    assert reads == ["train"] * 2
+
+
+def test_other_users_may_read_it(counted, tmp_path):
+    tokenize_split(counted[0], "train", ByteTokenizer(), tmp_path / "cache")
+    (name,) = folders(tmp_path / "cache")
+    made = tmp_path / "cache" / name
+    (tmp_path / "other").mkdir()
+    assert made.stat().st_mode == (tmp_path / "other").stat().st_mode

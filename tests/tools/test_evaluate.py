@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import official_lrm as lrm
+from official_lrm.data import WordTokenizer
 
 EVALUATE = "tools/evaluate.py"
 
@@ -218,7 +219,8 @@ class TestOutput:
         assert record["dtype_policy"] == "float32"
         assert record["split_tokens"] > record["tokens"] == 29
         assert (record["documents"], record["unit"]) == (1, "character")
-        assert record["corpus_fingerprint"] != preset["corpus_fingerprint"]
+        # That of the run, in whose folder the preset is.
+        assert record["corpus_fingerprint"] == preset["corpus_fingerprint"]
         assert len(record["corpus_fingerprint"]) == 64
 
     def test_rows_that_are_done_outlive_a_crash(
@@ -503,3 +505,12 @@ class TestRefusals:
             f"--input_path={text_file}",
         )
         assert "allowed are 0 to 100" in line
+
+
+def test_a_preset_of_words_alone_needs_a_corpus(refusal, tmp_path):
+    """What text its words are of is not known."""
+    model = lrm.TransformerXLLanguageModel(3, (5,), 14, 3, 5, 17)
+    model.save_to_preset(tmp_path, WordTokenizer(["<eos>", "a", "<unk>"]))
+    line = refusal(EVALUATE, f"--model={tmp_path}")
+    assert f"{tmp_path} is a preset of words" in line
+    assert "give --corpus" in line

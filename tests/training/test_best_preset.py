@@ -1,6 +1,7 @@
 """Tests of the best weights of a run, and of stopping when none are better."""
 
 import json
+import shutil
 import types
 
 import numpy as np
@@ -11,6 +12,8 @@ import official_lrm as lrm
 from official_lrm.data import ByteTokenizer
 from official_lrm.training import run_experiment
 from official_lrm.training.best_preset import BestPreset, StopEarlyError
+
+FIGURE = {"split": "validation", "spans": (5, 0)}
 
 
 @pytest.fixture
@@ -52,7 +55,7 @@ def step_of(folder):
 
 class TestBestPreset:
     def test_it_keeps_the_best(self, trainer, evaluate, tmp_path):
-        action = BestPreset(trainer, tmp_path, "best")
+        action = BestPreset(trainer, tmp_path, "best", FIGURE)
         assert action.summary == ""
         for step, loss in ((10, 3.0), (20, 2.0), (30, 2.5), (40, np.nan)):
             evaluate(action, step, loss)
@@ -63,6 +66,7 @@ class TestBestPreset:
             "validation_loss": 2.0,
             "worse_since": 2,
             "last_step": 40,
+            "figure": {"split": "validation", "spans": [5, 0]},
         }
         assert action.summary == f"{tmp_path / 'best'} (step 20, 2.0000 nats)"
         tokenizer = json.loads((tmp_path / "best/tokenizer.json").read_text())
@@ -70,14 +74,55 @@ class TestBestPreset:
         assert not list((tmp_path / "best").glob("*.tmp"))
 
     def test_a_resumed_run_goes_on(self, trainer, evaluate, tmp_path):
-        evaluate(BestPreset(trainer, tmp_path, "best"), 10, 2.0)
+        evaluate(BestPreset(trainer, tmp_path, "best", FIGURE), 10, 2.0)
         # Given a process of its own, which comes to the same step again,
-        action = BestPreset(trainer, tmp_path, "best", patience=2)
+        action = BestPreset(trainer, tmp_path, "best", FIGURE, patience=2)
         evaluate(action, 10, 2.0)
         evaluate(action, 20, 2.1)
         assert step_of(tmp_path / "best") == 10
+        action.check()
+        evaluate(action, 30, 2.1)
         with pytest.raises(StopEarlyError):
-            evaluate(action, 30, 2.1)
+            action.check()
+
+    def test_another_figure_begins_again(
+        self, trainer, evaluate, tmp_path, caplog
+    ):
+        evaluate(BestPreset(trainer, tmp_path, "best", FIGURE), 10, 2.0)
+        other = {**FIGURE, "split": "train"}
+        with caplog.at_level("WARNING"):
+            action = BestPreset(trainer, tmp_path, "best", other)
+        assert "split was validation and is train" in caplog.text
+        evaluate(action, 9, 2.5)
+        assert step_of(tmp_path / "best") == 9
+
+    def test_a_run_from_the_start_forgets_an_earlier_one(
+        self, trainer, evaluate, tmp_path
+    ):
+        evaluate(BestPreset(trainer, tmp_path, "best", FIGURE), 10, 2.0)
+        action = BestPreset(trainer, tmp_path, "best", FIGURE)
+        assert action.last_step == 10
+        action.forget()
+        evaluate(action, 2, 3.0)
+        assert step_of(tmp_path / "best") == 2
+
+    def test_two_processes_keep_the_better(self, trainer, evaluate, tmp_path):
+        evaluate(BestPreset(trainer, tmp_path, "best", FIGURE), 1, 9.0)
+        first, second = (
+            BestPreset(trainer, tmp_path, "best", FIGURE) for _ in range(2)
+        )
+        evaluate(first, 10, 2.0)
+        evaluate(second, 9, 2.5)
+        evaluate(second, 11, 2.4)
+        assert step_of(tmp_path / "best") == 10
+
+    def test_the_first_loss_may_be_nan(self, trainer, evaluate, tmp_path):
+        action = BestPreset(trainer, tmp_path, "best", FIGURE, patience=1)
+        evaluate(action, 1, np.nan)
+        assert not action.summary
+        evaluate(action, 2, 3.0)
+        action.check()
+        assert step_of(tmp_path / "best") == 2
 
     @pytest.mark.parametrize("text", ["", "[]", "{}", '{"step": "x"}'])
     def test_a_damaged_record_is_begun_again(
@@ -85,11 +130,11 @@ class TestBestPreset:
     ):
         (tmp_path / "best").mkdir()
         (tmp_path / "best" / "best.json").write_text(text)
-        evaluate(BestPreset(trainer, tmp_path, "best"), 10, 7.0)
+        evaluate(BestPreset(trainer, tmp_path, "best", FIGURE), 10, 7.0)
         assert step_of(tmp_path / "best") == 10
 
     def test_patience_counts_from_the_best(self, trainer, evaluate, tmp_path):
-        action = BestPreset(trainer, tmp_path, "best", patience=2)
+        action = BestPreset(trainer, tmp_path, "best", FIGURE, patience=2)
         for step, loss in ((1, 3.0), (2, 3.1), (3, 2.9), (4, 2.9)):
             evaluate(action, step, loss)
         action.check()
@@ -97,12 +142,13 @@ class TestBestPreset:
             r"^no evaluation since step 3 was better than 2\.9000 nats: "
             r"training stops at step 5 \(trainer\.early_stopping_patience=2\)"
         )
+        evaluate(action, 5, 3.0)
         with pytest.raises(StopEarlyError, match=message):
-            evaluate(action, 5, 3.0)
+            action.check()
         # A run that is started again knows.
         with pytest.raises(StopEarlyError, match=message):
-            BestPreset(trainer, tmp_path, "best", patience=2).check()
-        BestPreset(trainer, tmp_path, "best", patience=3).check()
+            BestPreset(trainer, tmp_path, "best", FIGURE, patience=2).check()
+        BestPreset(trainer, tmp_path, "best", FIGURE, patience=3).check()
 
 
 def test_a_run_stops_early_and_keeps_the_best(make_params, tmp_path, capsys):
@@ -114,7 +160,7 @@ def test_a_run_stops_early_and_keeps_the_best(make_params, tmp_path, capsys):
             "trainer": {
                 "steps_per_loop": 4,
                 "summary_interval": 4,
-                "checkpoint_interval": 4,
+                "checkpoint_interval": 1000,
                 "validation_interval": 4,
                 "early_stopping_patience": 2,
             }
@@ -129,10 +175,34 @@ def test_a_run_stops_early_and_keeps_the_best(make_params, tmp_path, capsys):
     # It has the weights of the checkpoint of that step, if it is there still.
     best = lrm.TransformerXLLanguageModel.from_preset(tmp_path / "run/best")
     assert best.spans == trainer.model.spans
+    # Nothing of the training is lost, and the last evaluation is told.
+    assert tf.train.latest_checkpoint(tmp_path / "run").endswith(f"-{step}")
+    weights = [np.array(weight) for weight in trainer.model.weights]
     # And when it is started again, it does not train.
     again = run_experiment(params, "train_and_eval", str(tmp_path / "run"))
     assert int(again.global_step) == step
     assert "training stops at step" in capsys.readouterr().out
+    preset = lrm.TransformerXLLanguageModel.from_preset(tmp_path / "run/preset")
+    for old, new in zip(weights, preset.weights, strict=True):
+        np.testing.assert_array_equal(new, old)
+
+
+def test_a_run_that_was_killed_in_its_last_evaluation_is_finished(
+    make_params, tmp_path
+):
+    """Given a run whose last checkpoint is there, but no preset and no best
+    weights, when it is started again, then they are made."""
+    params = make_params(steps=4)
+    folder = tmp_path / "run"
+    run_experiment(params, "train_and_eval", str(folder))
+    for name in ("best", "preset"):
+        shutil.rmtree(folder / name)
+    trainer = run_experiment(params, "train_and_eval", str(folder))
+    assert int(trainer.global_step) == 4
+    for name in ("best", "preset"):
+        model = lrm.TransformerXLLanguageModel.from_preset(folder / name)
+        for old, new in zip(trainer.model.weights, model.weights, strict=True):
+            np.testing.assert_array_equal(new, old)
 
 
 def test_evaluation_beside_a_run_follows_it(make_params, tmp_path, capsys):
