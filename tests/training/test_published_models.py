@@ -57,6 +57,7 @@ for step in range(2):
         {
             "tokens": tf.constant(tokens),
             "targets": tf.constant(targets),
+            "weights": tf.ones([1, 64]),
             "reset": tf.constant([False]),
             "memories": memories,
             "seed": tf.constant([0, step]),
