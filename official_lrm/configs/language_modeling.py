@@ -197,6 +197,26 @@ def _experiment(task, trainer, optimizer, runtime=None):
     )
 
 
+def _small(task, learning_rate, validation_steps):
+    # Minutes on two cores.
+    trainer = {
+        "train_steps": 2000,
+        "steps_per_loop": 25,
+        "summary_interval": 25,
+        "checkpoint_interval": 500,
+        "validation_interval": 500,
+        "validation_steps": validation_steps,
+        "max_to_keep": 2,
+    }
+    optimizer = {
+        "learning_rate": learning_rate,
+        "warmup_steps": 100,
+        "alpha": 0.01,
+        "clip_norm": 0.25,
+    }
+    return _experiment(task, trainer, optimizer)
+
+
 @exp_factory.register_config_factory("lrm_quickstart")
 def lrm_quickstart() -> cfg.ExperimentConfig:
     """A model of the interpreter's own library, in minutes on two cores."""
@@ -215,22 +235,7 @@ def lrm_quickstart() -> cfg.ExperimentConfig:
             split="validation", global_batch_size=8, segment_length=128
         ),
     )
-    trainer = {
-        "train_steps": 2000,
-        "steps_per_loop": 25,
-        "summary_interval": 25,
-        "checkpoint_interval": 500,
-        "validation_interval": 500,
-        "validation_steps": 40,
-        "max_to_keep": 2,
-    }
-    optimizer = {
-        "learning_rate": 1.5e-3,
-        "warmup_steps": 100,
-        "alpha": 0.01,
-        "clip_norm": 0.25,
-    }
-    return _experiment(task, trainer, optimizer)
+    return _small(task, learning_rate=1.5e-3, validation_steps=40)
 
 
 def _published(model, corpus, train_steps, warmup_steps, max_tokens=None):
@@ -364,19 +369,4 @@ def lrm_wikitext2() -> cfg.ExperimentConfig:
             max_tokens=50_000,
         ),
     )
-    trainer = {
-        "train_steps": 2000,
-        "steps_per_loop": 25,
-        "summary_interval": 25,
-        "checkpoint_interval": 500,
-        "validation_interval": 500,
-        "validation_steps": -1,
-        "max_to_keep": 2,
-    }
-    optimizer = {
-        "learning_rate": 1e-3,
-        "warmup_steps": 100,
-        "alpha": 0.01,
-        "clip_norm": 0.25,
-    }
-    return _experiment(task, trainer, optimizer)
+    return _small(task, learning_rate=1e-3, validation_steps=-1)
