@@ -9,6 +9,7 @@ from official_lrm.configs.language_modeling import LanguageModelingConfig
 from official_lrm.configs.settings import model_arguments
 from official_lrm.data import (
     EvaluationLanes,
+    TokenizedSplit,
     TrainingLanes,
     WordTokenizer,
     learn_tokenizer,
@@ -37,6 +38,7 @@ class LanguageModelingTask(base_task.Task):
         super().__init__(params, logging_dir=logging_dir, name=name)
         self._corpus = None
         self._tokenizer = None
+        self._splits = {}
         self._lanes = {}
 
     @property
@@ -122,6 +124,21 @@ class LanguageModelingTask(base_task.Task):
             config.corpus.cache_dir or None,
         )
 
+    def tokenized(self, split) -> TokenizedSplit:
+        """The token ids of a split, made when first asked for.
+
+        Args:
+            split: one of the corpus's, or "all".
+        """
+        if split not in self._splits:
+            self._splits[split] = tokenize_split(
+                self.corpus,
+                split,
+                self.tokenizer,
+                self.task_config.corpus.cache_dir or None,
+            )
+        return self._splits[split]
+
     def training_lanes(self) -> TrainingLanes:
         """The lanes of `task.train_data`."""
         return self._cut(TrainingLanes, "train_data")
@@ -133,12 +150,7 @@ class LanguageModelingTask(base_task.Task):
     def _cut(self, lanes_class, field):
         if lanes_class not in self._lanes:
             config = getattr(self.task_config, field)
-            text = tokenize_split(
-                self.corpus,
-                config.split,
-                self.tokenizer,
-                self.task_config.corpus.cache_dir or None,
-            ).first_targets(config.max_tokens)
+            text = self.tokenized(config.split).first_targets(config.max_tokens)
             try:
                 self._lanes[lanes_class] = lanes_class(
                     text.tokens,

@@ -8,7 +8,6 @@ import tensorflow as tf
 from absl import logging
 from official.core import base_trainer
 
-from official_lrm.data import tokenize_split
 from official_lrm.progress import ProgressLine
 from official_lrm.training.checkpointing import (
     RunDescription,
@@ -339,13 +338,8 @@ class LanguageModelTrainer(base_trainer.Trainer):
 
     def _validation_text(self):
         task, config = self.task, self.task.task_config
-        # The lanes may hold the first targets only. From the cache by now.
-        split = tokenize_split(
-            task.corpus,
-            config.validation_data.split,
-            task.tokenizer,
-            config.corpus.cache_dir or None,
-        )
+        # The lanes may hold the first targets only.
+        split = task.tokenized(config.validation_data.split)
         return ScoredText(
             unit=task.tokenizer.unit,
             split=config.validation_data.split,
