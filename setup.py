@@ -60,6 +60,8 @@ setup(
         "sentencepiece",
         "tensorflow>=2.20,<2.21",
         "tensorflow-datasets",
+        # Messages of TensorFlow Serving, for export/client.py.
+        "tensorflow-serving-api>=2.20,<2.21",
         "tensorflow-text>=2.20,<2.21",
         "tf-models-official>=2.20,<2.21",
     ],
