@@ -115,6 +115,7 @@ class RelativeMultiHeadAttention(keras.layers.Layer):
         training=False,
         seed=None,
         site=0,
+        keys_values=None,
     ):
         """Attends.
 
@@ -128,22 +129,25 @@ class RelativeMultiHeadAttention(keras.layers.Layer):
             training: whether to drop attention probabilities.
             seed: [2] integer tensor, needed where they are dropped.
             site: number of this layer's dropout in the model.
+            keys_values: (key, value), [N, B, K, H] each, of the memory and the
+                inputs, instead of those projected from them here.
 
         Returns:
             [B, T, D].
         """
         batch_size, num_queries, hidden_size = ops.shape(inputs)
-        context = inputs
-        if memory is not None:
-            context = ops.concatenate([memory, inputs], axis=1)
-        num_keys = ops.shape(context)[1]
+        if keys_values is None:
+            context = inputs
+            if memory is not None:
+                context = ops.concatenate([memory, inputs], axis=1)
+            keys_values = self.keys_values(context)
+        key, value = keys_values
+        num_keys = ops.shape(key)[2]
         rows = batch_size * num_queries
 
         # Heads lead, so that every product below is a plain batch of matrix
         # products and no [N, B, T, K] tensor is ever transposed.
         query = self._project(inputs, self.query_kernel)
-        key = self._project(context, self.key_kernel)
-        value = self._project(context, self.value_kernel)
         relative = self._project(positions, self.position_kernel)
 
         scale = self.head_size**-0.5
@@ -186,8 +190,23 @@ class RelativeMultiHeadAttention(keras.layers.Layer):
         )
         return ops.reshape(outputs, (batch_size, num_queries, hidden_size))
 
+    def keys_values(self, context):
+        """Keys and values of some positions, biases not added.
+
+        Args:
+            context: [B, K, D], layer inputs.
+
+        Returns:
+            (key, value), [N, B, K, H] each.
+        """
+        return (
+            self._project(context, self.key_kernel),
+            self._project(context, self.value_kernel),
+        )
+
     def _project(self, inputs, kernel):
         # [..., D] x [D, N, H] -> [N, ..., H]
+        kernel = ops.cast(kernel, self.compute_dtype)
         *leading, hidden_size = ops.shape(inputs)
         rows = leading[0] if len(leading) == 1 else leading[0] * leading[1]
         outputs = ops.matmul(

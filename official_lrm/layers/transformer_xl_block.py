@@ -92,6 +92,7 @@ class TransformerXLBlock(keras.layers.Layer):
         training=False,
         seed=None,
         first_site=0,
+        keys_values=None,
     ):
         """Applies the block; arguments as RelativeMultiHeadAttention's.
 
@@ -105,6 +106,7 @@ class TransformerXLBlock(keras.layers.Layer):
             training: whether to apply dropout.
             seed: [2] integer tensor, needed where dropout is applied.
             first_site: number of the first of the block's NUM_SITES dropouts.
+            keys_values: as RelativeMultiHeadAttention's.
 
         Returns:
             [B, T, D].
@@ -125,6 +127,7 @@ class TransformerXLBlock(keras.layers.Layer):
             training=training,
             seed=seed,
             site=first_site,
+            keys_values=keys_values,
         )
         attended = self.attention_norm(inputs + drop(attended, 1))
         outputs = self.outer(drop(self.inner(attended), 2))

@@ -1,10 +1,10 @@
 """Memory spans and the state that they imply."""
 
+from official_lrm.memory.memory_format import MemoryFormat, memory_name
 from official_lrm.memory.spans import MemorySpans
 from official_lrm.memory.state import (
     MemorySpec,
     initial_memories,
-    memory_name,
     memory_specs,
     narrow_memories,
     reset_lanes,
@@ -13,6 +13,7 @@ from official_lrm.memory.state import (
 )
 
 __all__ = [
+    "MemoryFormat",
     "MemorySpans",
     "MemorySpec",
     "initial_memories",

@@ -1,10 +1,11 @@
 """The state that memory spans imply: names, specs, validity and update.
 
-Memories are a flat dict: `"memory_00"`, `"memory_01"`, … [B, M_l, D] in the
-compute dtype, only for layers whose span is not 0, and `"position"` [B] int32,
-the number of tokens that each lane has seen since it was reset. Slots are
-stored oldest position first. Position 0 is all that it takes to reset a lane:
-slots that the position says were never written are never read.
+Memories are a flat dict: `"memory_00"`, `"memory_01"`, … [B, M_l, D], only for
+layers whose span is not 0 (or what another `MemoryFormat` says), and
+`"position"` [B] int32, the number of tokens that each lane has seen since it
+was reset. Slots are stored oldest position first. Position 0 is all that it
+takes to reset a lane: slots that the position says were never written are
+never read.
 """
 
 import collections
@@ -12,6 +13,11 @@ import collections
 import keras
 from keras import ops
 
+from official_lrm.memory.memory_format import (
+    MemoryFormat,
+    memory_name,
+    split_name,
+)
 from official_lrm.memory.spans import MemorySpans
 
 POSITION = "position"
@@ -21,56 +27,46 @@ _INT32_MAX = 2**31 - 1
 MemorySpec = collections.namedtuple("MemorySpec", ["shape", "dtype"])
 
 
-def memory_name(layer: int) -> str:
-    """Name of a layer's memory: `memory_name(3) == "memory_03"`."""
-    return f"memory_{layer:02d}"
-
-
 def memory_specs(
     spans: MemorySpans,
-    hidden_size: int,
+    memory_format: MemoryFormat,
     batch_size: int | None = None,
-    dtype: str = "float32",
 ) -> dict[str, MemorySpec]:
     """Shapes and dtypes of the memories of `spans`, by name.
 
     Args:
         spans: memory length of each layer.
-        hidden_size: D.
+        memory_format: what is kept of a position.
         batch_size: B, or None where it is not known.
-        dtype: the compute dtype of the model.
 
     Returns:
         `{"memory_00": ((B, M_0, D), dtype), ..., "position": ((B,), "int32")}`
         without the layers whose span is 0.
     """
     specs = {
-        memory_name(layer): MemorySpec((batch_size, span, hidden_size), dtype)
+        name: MemorySpec((batch_size, span, *shape), dtype)
         for layer, span in enumerate(spans)
         if span
+        for name, (shape, dtype) in memory_format.slots(layer).items()
     }
     specs[POSITION] = MemorySpec((batch_size,), "int32")
     return specs
 
 
 def initial_memories(
-    spans: MemorySpans,
-    hidden_size: int,
-    batch_size: int,
-    dtype: str = "float32",
+    spans: MemorySpans, memory_format: MemoryFormat, batch_size: int
 ) -> dict:
     """Memories of lanes that have seen nothing: zeros, position 0.
 
     Args:
         spans: memory length of each layer.
-        hidden_size: D.
+        memory_format: what is kept of a position.
         batch_size: B, an integer or a scalar integer tensor.
-        dtype: the compute dtype of the model.
 
     Returns:
         A dict of tensors with the names, shapes and dtypes of `memory_specs`.
     """
-    specs = memory_specs(spans, hidden_size, batch_size, dtype)
+    specs = memory_specs(spans, memory_format, batch_size)
     return {
         name: ops.zeros(spec.shape, dtype=spec.dtype)
         for name, spec in specs.items()
@@ -80,7 +76,7 @@ def initial_memories(
 def check_memories(
     memories: dict,
     spans: MemorySpans,
-    hidden_size: int,
+    memory_format: MemoryFormat,
     batch_size: int | None = None,
 ):
     """Refuses memories that do not belong to `spans`.
@@ -88,13 +84,13 @@ def check_memories(
     Args:
         memories: a dict of tensors.
         spans: the spans that they should have.
-        hidden_size: D.
+        memory_format: what they should keep of a position.
         batch_size: B, or None where it is not known.
 
     Raises:
         ValueError: naming the missing, extra or misshapen memory.
     """
-    specs = memory_specs(spans, hidden_size, batch_size)
+    specs = memory_specs(spans, memory_format, batch_size)
     if not isinstance(memories, dict):
         raise ValueError(
             f"memories must be a dict of tensors with the names "
@@ -120,9 +116,12 @@ def check_memories(
                 f"{name} must have the shape {spec.shape} (None = any); got "
                 f"{shape}."
             )
-    dtype = keras.backend.standardize_dtype(memories[POSITION].dtype)
-    if dtype != "int32":
-        raise ValueError(f"{POSITION} must be of dtype int32; got {dtype}.")
+        # Floats of another width are cast; integers mean something else.
+        dtype = keras.backend.standardize_dtype(memories[name].dtype)
+        if dtype != spec.dtype and "int" in dtype + spec.dtype:
+            raise ValueError(
+                f"{name} must be of dtype {spec.dtype}; got {dtype}."
+            )
 
 
 def valid_slots(position, span: int):
@@ -142,30 +141,74 @@ def valid_slots(position, span: int):
     return ops.arange(span, dtype="int32")[None, :] >= span - written
 
 
-def update_memory(memory, layer_input, span: int):
-    """Appends a segment to a memory and drops what is too old.
-
-    `concat(memory, layer_input)[:, -M:]`, with the gradient stopped.
+def mask_slots(memory, valid):
+    """A memory with zeros in the slots that were never written.
 
     Args:
-        memory: [B, M, D], or None where span is 0.
-        layer_input: [B, T, D], what the layer read in this segment.
-        span: M.
+        memory: [B, M, ...].
+        valid: [B, M] bool, as `valid_slots` gives it.
 
     Returns:
-        [B, M, D], or None where span is 0 (`x[-0:]` would be all of x).
+        [B, M, ...], with the gradient stopped.
+    """
+    for _ in range(len(memory.shape) - 2):
+        valid = valid[..., None]
+    zero = ops.zeros((), dtype=memory.dtype)
+    return ops.stop_gradient(ops.where(valid, memory, zero))
+
+
+def update_memory(memory, segment, span: int, lengths=None):
+    """Appends a segment to a memory and drops what is too old.
+
+    `concat(memory, segment)[:, -M:]`, with the gradient stopped.
+
+    Args:
+        memory: [B, M, ...], or None where span is 0.
+        segment: [B, T, ...], what is kept of the segment's positions.
+        span: M.
+        lengths: [B] int32, tokens of each lane's segment, which fill its
+            front; None = T.
+
+    Returns:
+        [B, M, ...], or None where span is 0 (`x[-0:]` would be all of x).
     """
     if span == 0:
         return None
-    length, hidden_size = layer_input.shape[1:]
-    if length is None:  # T is known at run time only (serving).
-        context = ops.concatenate([memory, layer_input], axis=1)
-        memory = ops.reshape(context[:, -span:], (-1, span, hidden_size))
+    length, *slot = segment.shape[1:]
+    if lengths is not None:
+        memory = take_slots(
+            ops.concatenate([memory, segment], axis=1), lengths, span
+        )
+    elif length is None:  # T is known at run time only (serving).
+        context = ops.concatenate([memory, segment], axis=1)
+        memory = ops.reshape(context[:, -span:], (-1, span, *slot))
     elif length >= span:
-        memory = layer_input[:, length - span :]
+        memory = segment[:, length - span :]
     else:
-        memory = ops.concatenate([memory[:, length:], layer_input], axis=1)
+        memory = ops.concatenate([memory[:, length:], segment], axis=1)
     return ops.stop_gradient(memory)
+
+
+def take_slots(slots, start, count: int, ring: bool = False):
+    """Some consecutive slots of each lane, from a slot of its own on.
+
+    Args:
+        slots: [B, S, ...].
+        start: [B] int32.
+        count: how many.
+        ring: whether slot 0 follows slot S - 1.
+
+    Returns:
+        [B, count, ...].
+    """
+    batch_size, num_slots, *slot = ops.shape(slots)
+    index = start[:, None] + ops.arange(count, dtype="int32")[None, :]
+    if ring:
+        index = index % num_slots
+    lanes = ops.arange(batch_size, dtype="int32")[:, None] * num_slots
+    # Whole slots are copied; to gather by lane would copy number by number.
+    flat = ops.reshape(slots, (batch_size * num_slots, *slot))
+    return ops.take(flat, lanes + index, axis=0)
 
 
 def advance_position(position, length):
@@ -216,24 +259,29 @@ def narrow_memories(memories: dict, spans: MemorySpans) -> dict:
         ValueError: if a span is longer than the memory, whose older positions
             are gone, or if there are memories of more layers than spans.
     """
-    layers = {memory_name(layer) for layer in range(len(spans))}
-    if beyond := sorted(set(memories) - layers - {POSITION}):
+    layer_of = {}
+    for name in memories:
+        if name != POSITION:
+            _, layer, _ = split_name(name) or (None, len(spans), False)
+            layer_of[name] = layer
+    if beyond := sorted(x for x in layer_of if layer_of[x] >= len(spans)):
         raise ValueError(
             f"memories hold {', '.join(beyond)}, beyond the {len(spans)} "
             f"layers of {spans!r}."
         )
     narrowed = {POSITION: memories[POSITION]}
     for layer, span in enumerate(spans):
-        name = memory_name(layer)
-        held = memories[name].shape[1] if name in memories else 0
-        if span > held:
-            raise ValueError(
-                f"cannot widen {name} from {held} to {span} positions: the "
-                f"older ones are gone. Spans of layer {layer} may be from 0 "
-                f"to {held}."
-            )
-        if span:
-            narrowed[name] = ops.convert_to_tensor(memories[name])[
-                :, held - span :
-            ]
+        names = [name for name in layer_of if layer_of[name] == layer]
+        for name in names or [memory_name(layer)]:
+            held = memories[name].shape[1] if name in memories else 0
+            if span > held:
+                raise ValueError(
+                    f"cannot widen {name} from {held} to {span} positions: "
+                    f"the older ones are gone. Spans of layer {layer} may be "
+                    f"from 0 to {held}."
+                )
+            if span:
+                narrowed[name] = ops.convert_to_tensor(memories[name])[
+                    :, held - span :
+                ]
     return narrowed

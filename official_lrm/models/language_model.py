@@ -9,6 +9,7 @@ from official_lrm.memory.state import (
     check_memories,
     initial_memories,
     memory_specs,
+    take_slots,
 )
 from official_lrm.models import presets
 from official_lrm.models.arguments import (
@@ -66,6 +67,13 @@ class TransformerXLLanguageModel(keras.Model):
         attend_to_empty: whether memory slots that were never written are seen
             as zero vectors (the TensorFlow reference and Hugging Face do so)
             or masked.
+        memory_format: what memories hold: "hidden", layer inputs [B, M_l, D]
+            named `memory_00` …, or "key_value", keys and values [B, M_l, N, H]
+            named `key_00`, `value_00` …, which need no projection again; for
+            inference.
+        memory_dtype: what memories are kept in: a float dtype, or "int8" with
+            one scale per position (`memory_00_scale` [B, M_l] …); None = the
+            compute dtype.
         initializer_stddev: of all kernels, normal.
         projection_initializer_stddev: of the projections, normal.
 
@@ -93,12 +101,15 @@ class TransformerXLLanguageModel(keras.Model):
         share_projections=True,
         layer_norm_epsilon=1e-5,
         attend_to_empty=False,
+        memory_format="hidden",
+        memory_dtype=None,
         initializer_stddev=0.02,
         projection_initializer_stddev=0.01,
         _shared_layers=None,
         **kwargs,
     ):
-        super().__init__(**kwargs)
+        # Keras would cast the memories to the compute dtype.
+        super().__init__(autocast=False, **kwargs)
         weights_config, clamp_length = check_arguments(
             vocab_size=vocab_size,
             hidden_size=hidden_size,
@@ -125,6 +136,10 @@ class TransformerXLLanguageModel(keras.Model):
         self.same_length = bool(same_length)
         self.attend_to_empty = bool(attend_to_empty)
         self._weights_config = weights_config
+        self._memory_config = {
+            "memory_format": memory_format,
+            "memory_dtype": memory_dtype,
+        }
 
         # === Layers ===
         if _shared_layers is None:
@@ -148,6 +163,9 @@ class TransformerXLLanguageModel(keras.Model):
             )
         else:
             self.backbone, self.softmax, self.seed_generator = _shared_layers
+        self.memory_format = self.backbone.memory_format(
+            memory_format, memory_dtype
+        )
         self.build()
 
     def build(self, tokens_shape=None):
@@ -165,7 +183,9 @@ class TransformerXLLanguageModel(keras.Model):
         """D."""
         return self._weights_config["hidden_size"]
 
-    def call(self, tokens, memories=None, training=False, seed=None):
+    def call(
+        self, tokens, memories=None, training=False, seed=None, lengths=None
+    ):
         """Runs a segment.
 
         Args:
@@ -175,6 +195,10 @@ class TransformerXLLanguageModel(keras.Model):
             seed: [2] integer tensor that dropout masks are drawn from, another
                 one for each step and replica; by default the model's own
                 generator counts up.
+            lengths: [B] integers from 0 to T, tokens of each lane where they
+                differ; the rest of its row is padding on the right, any valid
+                tokens. Memories and position come out as if the lane had been
+                given alone; logits at padding are undefined. None = T.
 
         Returns:
             logits: [B, T, V] float32, unnormalised; log-probabilities if there
@@ -185,7 +209,9 @@ class TransformerXLLanguageModel(keras.Model):
         Raises:
             ValueError: if the memories are not those of `spans`.
         """
-        hidden, memories = self._hidden(tokens, memories, training, seed)
+        hidden, memories = self.hidden_states(
+            tokens, memories, training, seed, lengths
+        )
         return self.softmax(hidden, embedding=self.backbone.embedding), memories
 
     def score(self, tokens, targets, memories=None, training=False, seed=None):
@@ -209,28 +235,51 @@ class TransformerXLLanguageModel(keras.Model):
         Raises:
             ValueError: if the memories are not those of `spans`.
         """
-        hidden, memories = self._hidden(tokens, memories, training, seed)
+        hidden, memories = self.hidden_states(tokens, memories, training, seed)
         log_probs = self.softmax(
             hidden, embedding=self.backbone.embedding, targets=targets
         )
         return log_probs, memories
 
-    def next_logits(self, tokens, memories=None):
+    def next_logits(self, tokens, memories=None, lengths=None):
         """Logits of the token after the segment only.
 
         Args:
             tokens: [B, T] integers in [0, V), T >= 1.
             memories: as for `call`.
+            lengths: as for `call`; undefined logits where it is 0.
 
         Returns:
             logits: [B, V] float32, as `call` gives them.
             memories: the dict after the segment.
         """
-        hidden, memories = self._hidden(tokens, memories, False, None)
-        logits = self.softmax(hidden[:, -1:], embedding=self.backbone.embedding)
+        hidden, memories = self.hidden_states(tokens, memories, lengths=lengths)
+        if lengths is None:
+            last = hidden[:, -1:]
+        else:
+            last = take_slots(hidden, ops.maximum(lengths - 1, 0), 1)
+        logits = self.softmax(last, embedding=self.backbone.embedding)
         return logits[:, 0], memories
 
-    def _hidden(self, tokens, memories, training, seed):
+    def hidden_states(
+        self, tokens, memories=None, training=False, seed=None, lengths=None
+    ):
+        """What the softmax makes logits of.
+
+        Args:
+            tokens: as for `call`.
+            memories: as for `call`.
+            training: as for `call`.
+            seed: as for `call`.
+            lengths: as for `call`.
+
+        Returns:
+            hidden: [B, T, D] in the compute dtype.
+            memories: the dict after the segment.
+
+        Raises:
+            ValueError: if the memories are not those of `spans`.
+        """
         tokens = ops.convert_to_tensor(tokens)
         dtype = keras.backend.standardize_dtype(tokens.dtype)
         if "int" not in dtype or len(tokens.shape) != 2:
@@ -241,7 +290,17 @@ class TransformerXLLanguageModel(keras.Model):
         tokens = ops.cast(tokens, "int32")
         if memories is None:
             memories = self.initial_memories(ops.shape(tokens)[0])
-        check_memories(memories, self.spans, self.hidden_size, tokens.shape[0])
+        check_memories(
+            memories, self.spans, self.memory_format, tokens.shape[0]
+        )
+        if lengths is not None:
+            lengths = ops.cast(lengths, "int32")
+        if training and self.memory_format.content != "hidden":
+            raise ValueError(
+                'memory_format must be "hidden" in training, where keys and '
+                "values of the memory get a gradient; got "
+                f"{self.memory_format.content!r}."
+            )
         if training and seed is None and self._drops:
             seed = self.seed_generator.next()
         return self.backbone(
@@ -252,6 +311,8 @@ class TransformerXLLanguageModel(keras.Model):
             attend_to_empty=self.attend_to_empty,
             training=training,
             seed=seed,
+            memory_format=self.memory_format,
+            lengths=lengths,
         )
 
     @property
@@ -267,11 +328,10 @@ class TransformerXLLanguageModel(keras.Model):
 
         Returns:
             A dict: `memory_00` … [B, M_l, D] in the compute dtype for the
-            layers whose span is not 0, and `position` [B] int32; all zero.
+            layers whose span is not 0 (or what `memory_format` says), and
+            `position` [B] int32; all zero.
         """
-        return initial_memories(
-            self.spans, self.hidden_size, batch_size, self.compute_dtype
-        )
+        return initial_memories(self.spans, self.memory_format, batch_size)
 
     def memory_specs(self, batch_size=None):
         """Shapes and dtypes of the memories, by name.
@@ -282,9 +342,7 @@ class TransformerXLLanguageModel(keras.Model):
         Returns:
             A dict of (shape, dtype) pairs.
         """
-        return memory_specs(
-            self.spans, self.hidden_size, batch_size, self.compute_dtype
-        )
+        return memory_specs(self.spans, self.memory_format, batch_size)
 
     def with_spans(self, spans, **overrides):
         """A model of other memory spans that shares this model's weights.
@@ -295,8 +353,9 @@ class TransformerXLLanguageModel(keras.Model):
 
         Args:
             spans: MemorySpans or a tuple of one length per layer.
-            **overrides: of `clamp_length`, `same_length` and
-                `attend_to_empty`, which weights do not depend on either.
+            **overrides: of `clamp_length`, `same_length`, `attend_to_empty`,
+                `memory_format` and `memory_dtype`, which weights do not
+                depend on either.
 
         Returns:
             A TransformerXLLanguageModel.
@@ -353,6 +412,7 @@ class TransformerXLLanguageModel(keras.Model):
             "clamp_length": self.clamp_length,
             "same_length": self.same_length,
             "attend_to_empty": self.attend_to_empty,
+            **self._memory_config,
         }
 
     def get_config(self):

@@ -8,10 +8,11 @@ from official_lrm.layers.attention_mask import attention_mask
 from official_lrm.layers.sinusoidal_positions import sinusoidal_positions
 from official_lrm.layers.stateless_dropout import stateless_dropout
 from official_lrm.layers.transformer_xl_block import TransformerXLBlock
+from official_lrm.memory.memory_format import MemoryFormat
 from official_lrm.memory.state import (
     POSITION,
     advance_position,
-    memory_name,
+    mask_slots,
     update_memory,
     valid_slots,
 )
@@ -67,7 +68,8 @@ class TransformerXL(keras.Model):
         projection_initializer_stddev=0.01,
         **kwargs,
     ):
-        super().__init__(**kwargs)
+        # Keras would cast the memories to the compute dtype.
+        super().__init__(autocast=False, **kwargs)
         # === Config ===
         self.vocab_size = vocab_size
         self.num_layers = num_layers
@@ -137,6 +139,8 @@ class TransformerXL(keras.Model):
         attend_to_empty=False,
         training=False,
         seed=None,
+        memory_format=None,
+        lengths=None,
     ):
         """Runs a segment.
 
@@ -150,18 +154,25 @@ class TransformerXL(keras.Model):
                 as zero vectors.
             training: whether to apply dropout.
             seed: [2] integer tensor, needed where dropout is applied.
+            memory_format: the MemoryFormat of `memories`; None = hidden
+                states in the compute dtype. Where a smaller dtype loses
+                something, a segment sees its own positions without it too:
+                so it does not matter at which of them a text is cut.
+            lengths: [B] int32, tokens of each lane, which fill the front of
+                its row; None = T. What is behind them reaches neither the
+                memories nor the tokens before.
 
         Returns:
-            hidden: [B, T, D] in the compute dtype.
+            hidden: [B, T, D] in the compute dtype; undefined behind `lengths`.
             memories: the dict after the segment, same names and shapes.
         """
         num_queries = ops.shape(tokens)[1]
         position = memories[POSITION]
+        memory_format = memory_format or self.memory_format()
+        slots = [memory_format.slots(layer) for layer in range(self.num_layers)]
         spans = [
-            memories[memory_name(layer)].shape[1]
-            if memory_name(layer) in memories
-            else 0
-            for layer in range(self.num_layers)
+            memories[first].shape[1] if first in memories else 0
+            for first, *_ in slots
         ]
 
         def drop(x, site):
@@ -188,7 +199,7 @@ class TransformerXL(keras.Model):
                 attention_mask(
                     position, span, num_queries, same_length, attend_to_empty
                 ),
-                valid_slots(position, span)[:, :, None] if span else None,
+                valid_slots(position, span) if span else None,
             )
             for span in set(spans)
         }
@@ -199,25 +210,78 @@ class TransformerXL(keras.Model):
             zip(self.blocks, spans, strict=True)
         ):
             span_positions, mask, valid = shared[span]
-            name = memory_name(layer)
-            memory = None
+            memory, keys_values = None, None
             if span:
-                memory = ops.stop_gradient(ops.where(valid, memories[name], 0))
-                new_memories[name] = update_memory(memory, hidden, span)
+                tensors = {
+                    name: ops.cast(mask_slots(memories[name], valid), dtype)
+                    for name, (_, dtype) in slots[layer].items()
+                }
+                memory, keys_values, tensors = self._remember(
+                    memory_format, layer, hidden, tensors, lengths
+                )
+                new_memories.update(tensors)
             hidden = block(
                 hidden,
                 memory,
                 span_positions,
-                *self._biases(layer),
+                *self.biases(layer),
                 mask,
                 training=training,
                 seed=seed,
                 first_site=_FIRST_BLOCK_SITE + layer * block.NUM_SITES,
+                keys_values=keys_values,
             )
-        new_memories[POSITION] = advance_position(position, num_queries)
+        seen = num_queries if lengths is None else lengths
+        new_memories[POSITION] = advance_position(position, seen)
         return drop(hidden, _OUTPUT_SITE), new_memories
 
-    def _biases(self, layer):
+    def _remember(self, memory_format, layer, hidden, tensors, lengths):
+        # What a layer attends to, as a hidden memory or as all keys and
+        # values, and its memory after the segment.
+        attention = self.blocks[layer].attention
+        if memory_format.content == "hidden":
+            parts = {"memory": hidden}
+        else:
+            parts = slots_of(*attention.keys_values(hidden))
+        kept = memory_format.encode(layer, parts)
+        updated = {
+            name: update_memory(tensor, kept[name], tensor.shape[1], lengths)
+            for name, tensor in tensors.items()
+        }
+        memory = memory_format.decode(layer, tensors)
+        if memory_format.content == "hidden" and memory_format.is_lossless:
+            return memory["memory"], None, updated
+        parts = memory_format.rounded(parts)
+        context = {
+            part: ops.concatenate([memory[part], parts[part]], axis=1)
+            for part in parts
+        }
+        if memory_format.content == "hidden":
+            return None, attention.keys_values(context["memory"]), updated
+        return None, heads_of(context), updated
+
+    def memory_format(self, content="hidden", dtype=None):
+        """The MemoryFormat of this model's sizes.
+
+        Args:
+            content: "hidden" or "key_value".
+            dtype: what memories are kept in; None = the compute dtype.
+        """
+        return MemoryFormat(
+            content,
+            self.hidden_size,
+            self.num_heads,
+            self.head_size,
+            compute_dtype=self.compute_dtype,
+            dtype=dtype,
+        )
+
+    def biases(self, layer):
+        """Content and position bias of a layer, [N, H] in the compute dtype.
+
+        Args:
+            layer: the layer's index.
+        """
         biases = self.content_bias, self.position_bias
         if self.untie_biases:
             biases = tuple(bias[layer] for bias in biases)
@@ -246,3 +310,26 @@ class TransformerXL(keras.Model):
                 self.embedding.projection_initializer_stddev
             ),
         }
+
+
+def slots_of(key, value):
+    """Keys and values as memories keep them.
+
+    Args:
+        key: [N, B, T, H], as attention computes them.
+        value: [N, B, T, H].
+
+    Returns:
+        `{"key": [B, T, N, H], "value": [B, T, N, H]}`.
+    """
+    return {
+        "key": ops.transpose(key, (1, 2, 0, 3)),
+        "value": ops.transpose(value, (1, 2, 0, 3)),
+    }
+
+
+def heads_of(slots):
+    """Inverse of `slots_of`: (key, value), [N, B, T, H] each."""
+    return tuple(
+        ops.transpose(slots[part], (2, 0, 1, 3)) for part in ("key", "value")
+    )

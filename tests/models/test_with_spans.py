@@ -126,7 +126,8 @@ def test_another_number_of_layers_is_refused(make_model, lengths):
 
 def test_what_weights_depend_on_cannot_be_overridden(make_model):
     message = (
-        "^with_spans takes clamp_length, same_length, attend_to_empty; got "
+        "^with_spans takes clamp_length, same_length, attend_to_empty, "
+        "memory_format, memory_dtype; got "
         "hidden_size$"
     )
     with pytest.raises(TypeError, match=message.replace("$", ".$")):
