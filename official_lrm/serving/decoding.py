@@ -3,12 +3,18 @@
 import tensorflow as tf
 
 from official_lrm.memory.state import POSITION
+from official_lrm.models.ring_decoder import RingDecoder
 from official_lrm.models.sampling import sample_tokens
+
+#: Tokens of a prompt that are read at once: attention scores need memory for
+#: each of them and each key.
+PROMPT_PIECE = 512
 
 
 def generate_tokens(
     model,
     tokens,
+    lengths,
     memories,
     max_new_tokens,
     temperature,
@@ -27,6 +33,8 @@ def generate_tokens(
         model: a TransformerXLLanguageModel with `same_length`, so that
             results do not depend on how a generation is cut into calls.
         tokens: [B, T] int32, T >= 1.
+        lengths: [B] int32, tokens of each lane's prompt, from 1 to T, with
+            padding behind them.
         memories: the dict that the model takes.
         max_new_tokens: [B] int32, 0 or more.
         temperature: [B] float32; 0 = the likeliest token.
@@ -41,57 +49,111 @@ def generate_tokens(
         memories: after `tokens` and `generated` without its last token, which
             the next call passes as `tokens`.
     """
-    seed_words = tf.bitcast(seed, tf.uint32)  # [B, 2]
+    batch_size = tf.shape(tokens)[0]
     # The maximum over no lanes is the least int32.
     width = tf.maximum(tf.reduce_max(max_new_tokens), 0)
-    columns = tf.range(width)[None, :]  # [1, W]
-
-    def draw(logits, memories, active, generated, lengths):
-        drawn = sample_tokens(
-            logits, temperature, top_k, top_p, seed_words, memories[POSITION]
-        )
-        here = (columns == lengths[:, None]) & active[:, None]
-        generated = tf.where(here, drawn[:, None], generated)
-        lengths += tf.cast(active, tf.int32)
-        active &= (drawn != stop_token) & (lengths < max_new_tokens)
-        return drawn, active, generated, lengths
-
-    def step(drawn, active, generated, lengths, memories):
-        logits, fed = model.next_logits(drawn[:, None], memories)
-        memories = {
-            name: tf.where(
-                tf.reshape(active, [-1] + [1] * (value.shape.rank - 1)),
-                fed[name],
-                value,
-            )
-            for name, value in memories.items()
-        }
-        drawn, active, generated, lengths = draw(
-            logits, memories, active, generated, lengths
-        )
-        return drawn, active, generated, lengths, memories
-
-    logits, memories = model.next_logits(tokens, memories)
-    batch_size = tf.shape(tokens)[0]
     generated = tf.fill([batch_size, width], -1)
-    lengths = tf.zeros([batch_size], tf.int32)
-    state = draw(logits, memories, max_new_tokens > 0, generated, lengths)
-    # Shapes that the loop may not be seen to change.
-    memory_shapes = {
-        name: tf.TensorShape([None, *value.shape[1:]])
-        for name, value in memories.items()
-    }
+    written = tf.zeros([batch_size], tf.int32)
+    last = tf.gather(tokens, lengths - 1, batch_dims=1)
+    # The last token is read by the ring decoder, where there is something to
+    # write; it then projects a hidden memory's keys and values only once.
+    writes = width > 0
+    memories = read_prompt(
+        model, tokens, memories, lengths - tf.cast(writes, tf.int32)
+    )
+
+    def write():
+        return _write(
+            model,
+            last,
+            memories,
+            generated,
+            written,
+            max_new_tokens=max_new_tokens,
+            stop_token=stop_token,
+            draw=lambda logits, position: sample_tokens(
+                logits,
+                temperature,
+                top_k,
+                top_p,
+                tf.bitcast(seed, tf.uint32),  # [B, 2]
+                position,
+            ),
+        )
+
+    return tf.cond(writes, write, lambda: (generated, written, memories))
+
+
+def read_prompt(model, tokens, memories, lengths):
+    """Feeds a prompt, a piece at a time, and computes no logits.
+
+    Args:
+        model: a TransformerXLLanguageModel with `same_length`.
+        tokens: [B, T] int32.
+        memories: the dict that the model takes.
+        lengths: [B] int32, tokens to read of each lane, from 0 to T.
+
+    Returns:
+        The memories after them.
+    """
+    shapes = _memory_shapes(memories)
+
+    def read_piece(start, memories):
+        piece = tokens[:, start : start + PROMPT_PIECE]
+        _, memories = model.next_logits(
+            piece,
+            memories,
+            lengths=tf.clip_by_value(lengths - start, 0, tf.shape(piece)[1]),
+        )
+        return start + PROMPT_PIECE, memories
+
+    _, memories = tf.while_loop(
+        lambda start, _: start < tf.reduce_max(lengths),
+        read_piece,
+        (tf.constant(0), memories),
+        shape_invariants=(tf.TensorShape([]), shapes),
+    )
+    return memories
+
+
+def _write(
+    model, last, memories, generated, written, max_new_tokens, stop_token, draw
+):
+    decoder = RingDecoder(model, memories)
+    columns = tf.range(tf.shape(generated)[1])[None, :]  # [1, W]
+
+    def step(tokens, active, generated, written, state):
+        logits, state = decoder.step(tokens, state, active)
+        tokens = draw(logits, state[POSITION])
+        # Those that write nothing were fed the last token of their prompt.
+        active &= written < max_new_tokens
+        here = (columns == written[:, None]) & active[:, None]
+        generated = tf.where(here, tokens[:, None], generated)
+        written += tf.cast(active, tf.int32)
+        active &= (tokens != stop_token) & (written < max_new_tokens)
+        return tokens, active, generated, written, state
+
+    active = tf.ones_like(last, tf.bool)
+    variables = (last, active, generated, written, decoder.state)
     lane = tf.TensorShape([None])
-    _, _, generated, lengths, memories = tf.while_loop(
-        lambda drawn, active, *_: tf.reduce_any(active),
+    *_, generated, written, state = tf.while_loop(
+        lambda tokens, active, *_: tf.reduce_any(active),
         step,
-        (*state, memories),
+        variables,
         shape_invariants=(
             lane,
             lane,
             tf.TensorShape([None, None]),
             lane,
-            memory_shapes,
+            _memory_shapes(decoder.state),
         ),
     )
-    return generated, lengths, memories
+    return generated, written, decoder.memories(state)
+
+
+def _memory_shapes(memories):
+    # Shapes that a loop may not be seen to change: all but the lanes.
+    return {
+        name: tf.TensorShape([None, *value.shape[1:]])
+        for name, value in memories.items()
+    }

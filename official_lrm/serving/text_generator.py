@@ -7,8 +7,9 @@ import tensorflow as tf
 
 from official_lrm.data import load_tokenizer
 from official_lrm.models.presets import TOKENIZER_FILE
+from official_lrm.serving.checks import MAX_NEW_TOKENS
 from official_lrm.serving.export import EXTRA_FOLDER
-from official_lrm.serving.signatures import MAX_NEW_TOKENS, ServingModule
+from official_lrm.serving.signatures import ServingModule
 
 
 class TextGenerator:
@@ -31,10 +32,11 @@ class TextGenerator:
         self._generate = generate
         self._owner = owner
         _, specs = generate.structured_input_signature
+        # What goes in and comes out is the state.
         self._memory_specs = {
             name: spec
             for name, spec in specs.items()
-            if name == "position" or name.startswith("memory_")
+            if name in generate.structured_outputs
         }
 
     @classmethod
@@ -77,7 +79,7 @@ class TextGenerator:
     def from_model(cls, model):
         """Wraps a TransformerXLLanguageModel."""
         module = ServingModule(model)
-        generate = module.signatures()["generate"]
+        generate = module.signatures(["generate"])["generate"]
         return cls(generate, module, model.vocab_size)
 
     def stream(

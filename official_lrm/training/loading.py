@@ -3,6 +3,7 @@
 import json
 import os
 
+import keras
 import tensorflow as tf
 
 from official_lrm.configs.settings import resolve
@@ -54,14 +55,21 @@ def load_model(path, spans=None, dtype=None, checkpoint=None):
     if spans is not None:
         num_layers = len(arguments["spans"])
         arguments["spans"] = spans_of_layers(spans, num_layers, path)
-    model = TransformerXLLanguageModel(
-        **arguments, dtype=dtype or settings.dtype_policy
-    )
+    model = TransformerXLLanguageModel(**arguments, dtype=settings.dtype_policy)
     variables = variables_by_path(model.variables)
     check_variables(checkpoint, {"model": variables})
     # There is an optimizer in it as well.
     restore(tf.train.Checkpoint(model=variables), checkpoint).expect_partial()
-    return model
+    return model if dtype is None else _cast(model, dtype)
+
+
+def _cast(model, dtype):
+    # A checkpoint's variables are read in the dtypes that they were saved in.
+    config = {**model.get_config(), "dtype": keras.dtype_policies.get(dtype)}
+    copy = type(model).from_config(config)
+    for ours, theirs in zip(copy.weights, model.weights, strict=True):
+        ours.assign(theirs)
+    return copy
 
 
 def read_tokenizer(path):

@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from official_lrm.serving import TextGenerator
-from official_lrm.serving.signatures import MAX_NEW_TOKENS
+from official_lrm.serving.checks import MAX_NEW_TOKENS
 
 
 @pytest.fixture(scope="module")
