@@ -17,7 +17,8 @@ def run(main):
     them, `--verbosity=1` the traceback of an error as well.
 
     Args:
-        main: function without arguments.
+        main: function without arguments; or a dict of them, of which the
+            first argument names one.
     """
     app.run(lambda argv: _guarded(main, argv), flags_parser=_parse_flags)
 
@@ -34,9 +35,12 @@ def _guarded(main, argv):
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)
     try:
-        if len(argv) > 1:
+        rest = argv[1:]
+        if isinstance(main, dict):
+            main, rest = _chosen(main, rest)
+        if rest:
             raise ValueError(
-                f"takes flags only (--name=value); got {' '.join(argv[1:])}"
+                f"takes flags only (--name=value); got {' '.join(rest)}"
             )
         main()
     except KeyboardInterrupt:
@@ -52,6 +56,16 @@ def _guarded(main, argv):
         _report(f"error: {one_line(error)}")
         return 1
     return 0
+
+
+def _chosen(commands, arguments):
+    name, *rest = arguments or ["nothing"]
+    if name not in commands:
+        raise ValueError(
+            f"takes one of {', '.join(commands)}, then flags only "
+            f"(--name=value); got {name}"
+        )
+    return commands[name], rest
 
 
 def one_line(error) -> str:

@@ -1,12 +1,31 @@
-r"""Measures what a run's input costs, beside its training.
+r"""Measures the input of a run, or how fast an export answers.
 
-    python tools/benchmark.py --experiment=lrm_quickstart
-    python tools/benchmark.py --experiment=lrm_wikitext2 \
+    python tools/benchmark.py input --experiment=lrm_quickstart
+    python tools/benchmark.py input --experiment=lrm_wikitext2 \
         --params_override=task.corpus.input_path=wikitext-2
+    python tools/benchmark.py serve
+    python tools/benchmark.py serve --table=decode --peer_python=PYTHON
+    python tools/benchmark.py serve --table=wire
 
-Tokenizes the split that is trained on into an empty cache, takes it from the
-cache again, reads batches, and trains for a few steps. Figures depend on what
-else the machine does: compare those of one call only.
+`input` tokenizes the split that is trained on into an empty cache, takes it
+from the cache again, reads batches, and trains for a few steps.
+
+`serve` exports models of random weights and calls them. Its tables:
+
+    latency   12 layers of 512, full memory and 2 of 12 long: a token's latency
+              and tokens/s in the process, from C++, over gRPC with carried and
+              with resident state, and bytes on the wire
+    decode    the same models, a token of one long call of `generate`, beside
+              the least time that memory allows; --peer_python is an
+              interpreter of an environment with torch and transformers 4.35.2,
+              whose TransfoXL then takes its turns
+    wire      the 24 layers of the paper's enwik8 model, full memory and 4 long
+              in three dtypes: bytes and round trip of a request of one token
+              (takes minutes and 10 GB of memory)
+
+The server is this repository's Python one, on the same machine; TensorFlow
+Serving's is another. Figures depend on what else the machine does: compare
+those of one call only.
 """
 
 import resource
@@ -18,17 +37,53 @@ from absl import flags
 from official_lrm import command_line
 
 FLAGS = flags.FLAGS
-flags.DEFINE_string("experiment", None, "As for tools/train.py.")
-flags.DEFINE_multi_string("config_file", [], "As for tools/train.py.")
-flags.DEFINE_string("params_override", None, "As for tools/train.py.")
-flags.DEFINE_integer("batches", 500, "Batches to read.", lower_bound=1)
+flags.DEFINE_string("experiment", None, "input: as for tools/train.py.")
+flags.DEFINE_multi_string("config_file", [], "input: as for tools/train.py.")
+flags.DEFINE_string("params_override", None, "input: as for tools/train.py.")
+flags.DEFINE_integer("batches", 500, "input: batches to read.", lower_bound=1)
 flags.DEFINE_integer(
-    "train_steps", 20, "Steps of training to time; 0 = none.", lower_bound=0
+    "train_steps",
+    20,
+    "input: steps of training to time; 0 = none.",
+    lower_bound=0,
+)
+flags.DEFINE_enum(
+    "table", "latency", ["latency", "decode", "wire"], "serve: what to measure."
+)
+flags.DEFINE_integer(
+    "tokens_per_call",
+    None,
+    "serve: tokens that one call generates; 16, or 64 for the decode table.",
+    lower_bound=1,
+)
+flags.DEFINE_integer(
+    "calls", None, "serve: calls of each row; 20, or 5.", lower_bound=1
+)
+flags.DEFINE_enum(
+    "dtype",
+    "float32",
+    ["float32", "bfloat16"],
+    "serve, latency: of weights and arithmetic.",
+)
+flags.DEFINE_enum(
+    "memory_format",
+    "hidden",
+    ["hidden", "key_value"],
+    "serve, latency: what memories hold.",
+)
+flags.DEFINE_enum(
+    "memory_dtype",
+    None,
+    ["float32", "bfloat16", "int8"],
+    "serve, latency: what memories are kept in; as `dtype` by default.",
+)
+flags.DEFINE_string(
+    "peer_python", None, "serve, decode: the peer's interpreter."
 )
 
 
-def main():
-    """Prints the figures."""
+def measure_input():
+    """Prints what a run's input costs, beside its training."""
     import keras
     import tensorflow as tf
     from official.core import task_factory
@@ -87,6 +142,33 @@ def main():
             )
 
 
+def measure_serving():
+    """Prints a table of an export's speed."""
+    import serving_benchmark
+
+    if FLAGS.table == "latency":
+        lines = serving_benchmark.serve_rows(
+            {
+                "dtype": FLAGS.dtype,
+                "memory_format": FLAGS.memory_format,
+                "memory_dtype": FLAGS.memory_dtype,
+            },
+            FLAGS.tokens_per_call or 16,
+            FLAGS.calls or 20,
+        )
+    elif FLAGS.table == "decode":
+        lines = serving_benchmark.decode_rows(
+            ["float32", "bfloat16"],
+            FLAGS.tokens_per_call or 64,
+            FLAGS.calls or 5,
+            FLAGS.peer_python,
+        )
+    else:
+        lines = serving_benchmark.wire_rows(FLAGS.calls or 5)
+    for line in lines:
+        print(line, flush=True)
+
+
 def timed(function):
     """Returns the seconds that a call took, and its result."""
     start = time.perf_counter()
@@ -100,4 +182,4 @@ def peak_memory() -> float:
 
 
 if __name__ == "__main__":
-    command_line.run(main)
+    command_line.run({"input": measure_input, "serve": measure_serving})

@@ -74,6 +74,13 @@ flags.DEFINE_string(
 )
 flags.DEFINE_bool("same_length", None, "Override: every query sees M_l keys.")
 flags.DEFINE_integer("clamp_length", None, "Override: clamp distances.")
+flags.DEFINE_enum(
+    "memory_dtype",
+    None,
+    ["float32", "bfloat16", "int8"],
+    "Override: what memories are kept in between segments, to see what a "
+    "smaller one costs before it is exported.",
+)
 flags.DEFINE_integer(
     "decode_tokens",
     2000,
@@ -117,7 +124,7 @@ def main():
         long_memory=long_memory,
         overrides={
             name: FLAGS[name].value
-            for name in ("same_length", "clamp_length")
+            for name in ("same_length", "clamp_length", "memory_dtype")
             if FLAGS[name].value is not None
         },
         decode_tokens=FLAGS.decode_tokens,

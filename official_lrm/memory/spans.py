@@ -9,7 +9,15 @@ from collections.abc import Iterator, Mapping, Sequence, Set
 
 PLACEMENTS = ("interleaved", "first", "last", "middle")
 
-_DTYPE_BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
+_DTYPE_BYTES = {
+    "float64": 8,
+    "float32": 4,
+    "bfloat16": 2,
+    "float16": 2,
+    "int8": 1,
+}
+# int8 has a float32 scale for each position.
+_SCALE_BYTES = {"int8": 4}
 
 
 class MemorySpans:
@@ -189,12 +197,13 @@ class MemorySpans:
     ) -> int:
         """Bytes of the memories, `sum(M_l) * D * B * bytes(dtype)`.
 
-        The `position` counter (4 bytes a lane) is not counted.
+        The `position` counter (4 bytes a lane) is not counted. In int8 there
+        are 4 more for the scale of each position.
 
         Args:
             hidden_size: D.
             batch_size: B, number of lanes.
-            dtype: "float64", "float32", "bfloat16" or "float16".
+            dtype: "float64", "float32", "bfloat16", "float16" or "int8".
 
         Raises:
             ValueError: for a size below 1 or an unknown dtype.
@@ -207,8 +216,8 @@ class MemorySpans:
         # NumPy's integers would overflow: only Python's go into the product.
         hidden_size = _size("hidden_size", hidden_size)
         batch_size = _size("batch_size", batch_size)
-        positions = sum(self._lengths)
-        return positions * hidden_size * batch_size * _DTYPE_BYTES[dtype]
+        slot = hidden_size * _DTYPE_BYTES[dtype] + _SCALE_BYTES.get(dtype, 0)
+        return sum(self._lengths) * slot * batch_size
 
     def diagram(self, width: int = 48) -> str:
         """Draws the spans as text, as figure 1 of the paper does.

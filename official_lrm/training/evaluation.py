@@ -105,6 +105,11 @@ class Evaluator:
             is_long=model.spans.is_long,
             clamp_length=model.clamp_length,
             attend_to_empty=model.attend_to_empty,
+            memory_dtype=(
+                None
+                if model.memory_format.is_lossless
+                else model.memory_format.dtype
+            ),
             position_nats=tuple(sums["position_nats"][:used].tolist()),
             position_tokens=tuple(counts[:used].astype(int).tolist()),
             text=text,

@@ -68,7 +68,8 @@ def report(
         arrangement: keyword arguments of MemorySpans.arrange beside
             num_layers, or None; not with `spans`.
         long_memory: lengths to sweep the long layers over, or None.
-        overrides: of the model's `same_length` and `clamp_length`.
+        overrides: of the model's `same_length`, `clamp_length` and
+            `memory_dtype`.
         decode_tokens: targets to score at T=1 as well; 0 = none.
         output: path of a JSON lines file, which must not hold anything yet,
             or None. A line is there when its row is done.

@@ -38,7 +38,8 @@ def print_table(results, hidden_size, long_memory=None):
     rows = [("long", *figures, "targets", "state", "time")]
     for row, result in enumerate(results):
         spans = MemorySpans(result.spans)
-        state = spans.state_bytes(hidden_size, result.lanes)
+        dtype = result.memory_dtype or "float32"
+        state = spans.state_bytes(hidden_size, result.lanes, dtype)
         marked = len(results) > 1 and result.nats == best.nats
         first, *others = (_figure(result, name) for name in figures)
         rows.append(

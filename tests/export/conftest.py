@@ -45,7 +45,7 @@ def client_calls(client):
 
 @pytest.fixture(scope="session")
 def service():
-    return load(HERE / "prediction_service.py")
+    return load(HERE.parents[1] / "tools" / "prediction_service.py")
 
 
 @pytest.fixture(scope="session")

@@ -178,6 +178,10 @@ class TestStateBytes:
         spans = MemorySpans([0, 3, 5])
         assert spans.state_bytes(7, 2, dtype) == (3 + 5) * 7 * 2 * width
 
+    def test_int8_has_a_scale_for_each_position(self):
+        spans = MemorySpans([0, 3, 5])
+        assert spans.state_bytes(7, 2, "int8") == (3 + 5) * (7 + 4) * 2
+
     def test_no_memory_takes_nothing(self):
         assert MemorySpans([0, 0]).state_bytes(1024) == 0
 
@@ -349,10 +353,10 @@ SPANS = MemorySpans([3, 5])
         (lambda: SPANS.state_bytes(7.5), "hidden_size", "7.5", "an integer"),
         (lambda: SPANS.state_bytes(7, 0), "batch_size", "0", "at least 1"),
         (
-            lambda: SPANS.state_bytes(7, 2, "int8"),
+            lambda: SPANS.state_bytes(7, 2, "int4"),
             "dtype",
-            "'int8'",
-            "float64, float32, bfloat16, float16",
+            "'int4'",
+            "float64, float32, bfloat16, float16, int8",
         ),
         (lambda: SPANS.diagram(0), "width", "0", "at least 1"),
         (lambda: SPANS.diagram(1.5), "width", "1.5", "an integer"),

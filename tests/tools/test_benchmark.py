@@ -9,7 +9,9 @@ def test_it_prints_every_figure(call_tool, train_flags):
     flags = [
         flag for flag in train_flags() if not flag.startswith("--model_dir")
     ]
-    result = call_tool(BENCHMARK, *flags, "--batches=3", "--train_steps=2")
+    result = call_tool(
+        BENCHMARK, "input", *flags, "--batches=3", "--train_steps=2"
+    )
     assert result.status == 0
     lines = dict(
         re.match(r"(\w+): +(.*)", line).groups()
@@ -32,12 +34,12 @@ def test_it_prints_every_figure(call_tool, train_flags):
 
 
 def test_training_may_be_left_out(call_tool, train_flags):
-    result = call_tool(BENCHMARK, *train_flags(), "--train_steps=0")
+    result = call_tool(BENCHMARK, "input", *train_flags(), "--train_steps=0")
     assert result.status == 0
     assert "training:" not in result.stdout
 
 
 def test_an_unknown_experiment_is_refused(refusal):
-    line = refusal(BENCHMARK, "--experiment=lrm_enwik9")
+    line = refusal(BENCHMARK, "input", "--experiment=lrm_enwik9")
     assert "lrm_enwik9" in line
     assert "lrm_enwik8" in line

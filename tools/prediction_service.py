@@ -1,4 +1,4 @@
-"""What TensorFlow Serving does with requests, in the test process.
+"""What TensorFlow Serving does with requests, in Python: for tests and timings.
 
 SavedModels are loaded by TensorFlow's own loader into a session, tensors are
 read by its own parser, and calls go into the session's callables, as TF
@@ -6,10 +6,16 @@ Serving's do; there is no batching. The checks, codes and messages of the
 predict path follow `tensorflow::saved_model::GetInputValues` and TF Serving's
 `predict_util.cc`, but for a wrong dtype: TF Serving counts the arguments
 (`Expects arg[2] to be …`), this names the input.
+
+    python tools/prediction_service.py exports/first
+
+serves the versions in a folder as the model `lrm`, prints its port, and ends
+with its standard input. It is no server for users.
 """
 
 import concurrent.futures
 import os
+import sys
 import threading
 
 import grpc
@@ -371,3 +377,9 @@ def _or_abort(context, answer):
         return answer()
     except ServiceError as error:
         context.abort(error.code, str(error))
+
+
+if __name__ == "__main__":
+    with PredictionServer({"lrm": sys.argv[1]}) as running:
+        print(running.port, flush=True)
+        sys.stdin.read()
