@@ -33,13 +33,40 @@ def sample_tokens(logits, temperature, top_k, top_p, seed_words, position):
         [B] int32.
     """
     logits = ops.cast(logits, "float32")
-    vocab_size = logits.shape[-1]
-    # Sorted by rank, the two filters are prefixes.
-    logits, tokens = ops.top_k(logits, vocab_size)
     greedy = temperature < _SMALLEST_TEMPERATURE
     temperature = ops.where(greedy, 1.0, temperature)
-    # The likeliest is at 0 whatever the temperature: no overflow can hide it.
-    scaled = (logits - logits[:, :1]) / temperature[:, None]
+
+    def noisy(logits, likeliest, tokens):
+        # The likeliest is at 0 whatever the temperature: no overflow can hide
+        # it.
+        scaled = (logits - likeliest) / temperature[:, None]
+        noise = gumbel_noise(seed_words, position, tokens)
+        return scaled, ops.where(greedy[:, None], scaled, scaled + noise)
+
+    def from_all():
+        tokens = ops.arange(logits.shape[-1], dtype="int32")[None, :]
+        likeliest = ops.max(logits, axis=-1, keepdims=True)
+        _, values = noisy(logits, likeliest, tokens)
+        return ops.cast(ops.argmax(values, axis=-1), "int32")
+
+    def from_some():
+        # Sorted by rank, the two filters are prefixes.
+        ranked, tokens = ops.top_k(logits, logits.shape[-1])
+        scaled, values = noisy(ranked, ranked[:, :1], tokens)
+        kept = _kept(scaled, top_k, top_p)
+        choice = ops.argmax(ops.where(kept, values, -1e30), axis=-1)
+        choice = ops.cast(choice, "int32")[:, None]
+        drawn = ops.take_along_axis(tokens, choice, axis=-1)[:, 0]
+        return ops.cast(drawn, "int32")
+
+    # To sort 267,735 words takes as long as many layers.
+    filters = ops.any(ops.logical_or(top_k > 0, top_p < 1))
+    return ops.cond(filters, from_some, from_all)
+
+
+def _kept(scaled, top_k, top_p):
+    # [B, V] bool, by rank: what the two filters leave.
+    vocab_size = scaled.shape[-1]
     rank = ops.arange(vocab_size, dtype="int32")[None, :]
     limit = ops.where(top_k > 0, top_k, vocab_size)[:, None]
     kept = rank < limit
@@ -49,12 +76,7 @@ def sample_tokens(logits, temperature, top_k, top_p, seed_words, position):
     kept = ops.logical_and(
         kept, ops.logical_or(before < top_p[:, None], top_p[:, None] >= 1)
     )
-    kept = ops.logical_or(kept, rank == 0)  # The likeliest always stays.
-    noise = gumbel_noise(seed_words, position, tokens)
-    noisy = ops.where(greedy[:, None], scaled, scaled + noise)
-    choice = ops.argmax(ops.where(kept, noisy, -1e30), axis=-1)
-    choice = ops.cast(choice, "int32")[:, None]
-    return ops.cast(ops.take_along_axis(tokens, choice, axis=-1)[:, 0], "int32")
+    return ops.logical_or(kept, rank == 0)  # The likeliest always stays.
 
 
 def gumbel_noise(seed_words, position, tokens):
