@@ -138,9 +138,11 @@ def serve_rows(export_flags, tokens, calls, threads=0):
                 model, folder, state="resident", num_sessions=2
             )
             ways = {"in the process": _InProcess(path, tokens)}
-            with _Server(folder) as server:
+            with _Server(folder) as server, contextlib.ExitStack() as stack:
                 for state in ("carried", "resident"):
-                    ways[f"gRPC, {state}"] = _Remote(server, state, tokens)
+                    remote = _Remote(server, state, tokens)
+                    stack.callback(remote.close)
+                    ways[f"gRPC, {state}"] = remote
                 times = {way: [] for way in ways}
                 for _ in range(calls):
                     for way, call in ways.items():
@@ -277,6 +279,9 @@ class _Remote:
         start = time.perf_counter()
         self._session.generate([[1]], self._tokens, seed=7)
         return time.perf_counter() - start
+
+    def close(self):
+        self._client.close()
 
     @property
     def bytes(self):

@@ -29,11 +29,16 @@ def export_saved_model(
     tokenizer=None,
     state="carried",
     num_sessions=NUM_SESSIONS,
+    spans=None,
+    **overrides,
 ):
     """Exports a model with its signatures to `<export_dir>/<version>/`.
 
-    What memories hold, and in which dtype, is the model's matter:
-    `model.with_spans(spans, memory_format="key_value", memory_dtype="int8")`.
+    ```python
+    export_saved_model(
+        model, "exports/first", memory_format="key_value", memory_dtype="int8"
+    )
+    ```
 
     The folder appears under its final name only when it is complete: TF
     Serving, which polls `export_dir`, never sees half a model.
@@ -49,6 +54,9 @@ def export_saved_model(
             are also signatures of sessions, whose memories stay in the server
             (one replica, lost when it ends).
         num_sessions: with "resident", how many sessions are kept.
+        spans: other memory spans than the model's, or None.
+        **overrides: as for `model.with_spans`: `memory_format`,
+            `memory_dtype`, `same_length` …
 
     Returns:
         The path of the SavedModel.
@@ -68,6 +76,9 @@ def export_saved_model(
             f"sessions must be 1 or more with state=resident; got "
             f"{num_sessions}."
         )
+    if spans is not None or overrides:
+        spans = model.spans if spans is None else spans
+        model = model.with_spans(spans, **overrides)
     if version is None:
         version = next_version(export_dir)
     is_integer = isinstance(version, int) and not isinstance(version, bool)
@@ -144,11 +155,13 @@ def describe_state(model, num_sessions=0) -> str:
         model.with_spans(MemorySpans([max(model.spans)] * len(model.spans)))
     )
     lines = [model.spans.diagram()]
-    for name, spec in model.memory_specs().items():
+    specs = model.memory_specs()
+    width = max(map(len, specs)) + 1
+    for name, spec in specs.items():
         shape = ", ".join(
             "B" if size is None else str(size) for size in spec.shape
         )
-        lines.append(f"{name:<16} [{shape}] {spec.dtype}")
+        lines.append(f"{name:<{width}} [{shape}] {spec.dtype}")
     lines.append(
         f"state: {carried / 2**20:.2f} MiB a lane and request; "
         f"{full / 2**20:.2f} MiB with full memory"

@@ -113,3 +113,39 @@ def test_an_existing_version_is_refused_in_one_line(exports, preset):
     )
     assert os.listdir(folder) == ["7"]
     assert sorted(os.listdir(folder / "7")) == before
+
+
+def test_state_format_and_dtypes_are_flags(preset, tmp_path):
+    result = export(
+        f"--model={preset}",
+        f"--export_dir={tmp_path}",
+        "--state=resident",
+        "--sessions=3",
+        "--memory_format=key_value",
+        "--memory_dtype=int8",
+        "--dtype=bfloat16",
+    )
+    assert result.returncode == 0, result.stderr
+    assert "key_02_scale    [B, 11] float32\n" in result.stdout
+    assert "resident: 3 sessions take " in result.stdout
+    signatures = tf.saved_model.load(str(tmp_path / "1")).signatures
+    outputs = signatures["session_step"](
+        tokens=tf.constant([[3, 5]]),
+        session_id=tf.constant([7], tf.int64),
+        position=tf.constant([0]),
+    )
+    assert outputs["position"].numpy().tolist() == [2]
+    dtypes = tf.train.list_variables(str(tmp_path / "1/variables/variables"))
+    reader = tf.train.load_checkpoint(str(tmp_path / "1/variables/variables"))
+    kinds = reader.get_variable_to_dtype_map()
+    assert sum(kinds[name] == tf.bfloat16 for name, _ in dtypes) > 30
+
+
+def test_sessions_need_resident_state(preset, tmp_path):
+    result = export(
+        f"--model={preset}", f"--export_dir={tmp_path}", "--sessions=3"
+    )
+    assert result.returncode == 1
+    assert result.stderr.splitlines()[-1] == (
+        "export_saved_model.py: error: --sessions needs --state=resident."
+    )

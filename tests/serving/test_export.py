@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from official_lrm import serving
 from official_lrm.data import ByteTokenizer, load_tokenizer
+from official_lrm.serving import export
 
 
 @pytest.fixture
@@ -25,6 +26,7 @@ def fake_save(monkeypatch):
     monkeypatch.setattr(
         serving.ServingModule, "signatures", lambda self: {"predict": None}
     )
+    monkeypatch.setattr(export, "write_warmup", lambda *arguments: None)
 
 
 @pytest.fixture
@@ -54,7 +56,7 @@ class TestVersions:
         folder = str(tmp_path)
         path = serving.export_saved_model(model, folder, version=7)
         assert os.listdir(folder) == ["7"]
-        assert os.listdir(path) == ["saved_model.pb"]
+        assert sorted(os.listdir(path)) == ["assets.extra", "saved_model.pb"]
 
     def test_an_existing_one_is_never_replaced(self, model, tmp_path):
         (tmp_path / "3").mkdir()
@@ -77,7 +79,7 @@ class TestVersions:
         (left / "half").write_bytes(b"half")
         path = serving.export_saved_model(model, str(tmp_path))
         assert os.listdir(tmp_path) == ["1"]
-        assert os.listdir(path) == ["saved_model.pb"]
+        assert sorted(os.listdir(path)) == ["assets.extra", "saved_model.pb"]
 
     def test_of_a_missing_folder(self, tmp_path):
         assert serving.versions(tmp_path / "nowhere") == []
@@ -140,7 +142,8 @@ class TestFolder:
         assert load_tokenizer(file).vocab_size == 256
 
     def test_there_is_no_tokenizer_unless_given(self, short):
-        assert "assets.extra" not in os.listdir(short.path)
+        extra = os.listdir(os.path.join(short.path, "assets.extra"))
+        assert extra == ["tf_serving_warmup_requests"]
 
     def test_every_weight_is_in_it_once(self, short):
         # Keras 3 layers in lists are invisible to tf.Module's tracking.
@@ -176,3 +179,66 @@ class TestDescription:
         lines = serving.describe_state(model).splitlines()
         assert "memory_00  [B, 1024, 512] bfloat16" in lines
         assert lines[-1].startswith("state: 1.00 MiB a lane")
+
+    def test_keys_and_values_in_int8_have_scales(self, make_model):
+        model = make_model((3,), memory_format="key_value", memory_dtype="int8")
+        lines = serving.describe_state(model, num_sessions=5).splitlines()
+        assert lines[1:-2] == [
+            "key_00          [B, 3, 2, 7] int8",
+            "key_00_scale    [B, 3] float32",
+            "value_00        [B, 3, 2, 7] int8",
+            "value_00_scale  [B, 3] float32",
+            "position        [B] int32",
+        ]
+        assert lines[-1].startswith("resident: 5 sessions take ")
+
+    def test_all_sessions_together(self, make_model):
+        # 1,048,576 numbers a lane, and the position.
+        model = make_model((1024, 1024), hidden_size=512)
+        lines = serving.describe_state(model, num_sessions=3).splitlines()
+        assert lines[-1] == (
+            "resident: 3 sessions take 12.00 MiB of the server's memory"
+        )
+
+
+class TestOptions:
+    def test_the_model_of_the_options_is_exported(self, make_model, tmp_path):
+        path = serving.export_saved_model(
+            make_model((3, 5)),
+            str(tmp_path),
+            spans=(0, 2),
+            memory_format="key_value",
+            memory_dtype="bfloat16",
+        )
+        predict = tf.saved_model.load(path).signatures["predict"]
+        outputs = predict.structured_outputs
+        assert outputs.keys() == {"logits", "key_01", "value_01", "position"}
+        assert outputs["key_01"].dtype == tf.bfloat16
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            (
+                {"state": "held"},
+                "^state must be .*carried, resident; got 'held'",
+            ),
+            (
+                {"state": "resident", "num_sessions": 0},
+                "^sessions must be 1 or more .*; got 0",
+            ),
+            (
+                {"memory_format": "keys"},
+                "^memory_format must be .*hidden, key_value; got 'keys'",
+            ),
+            (
+                {"memory_dtype": "int4"},
+                "^memory_dtype must be one of .*int8; got 'int4'",
+            ),
+        ],
+    )
+    def test_others_are_refused(self, make_model, tmp_path, options, message):
+        with pytest.raises(ValueError, match=message):
+            serving.export_saved_model(
+                make_model((3,)), str(tmp_path), **options
+            )
+        assert not os.listdir(tmp_path)

@@ -5,6 +5,7 @@ import os
 import shutil
 
 import keras
+import numpy as np
 import pytest
 import tensorflow as tf
 
@@ -15,7 +16,11 @@ from official_lrm.training import (
     read_tokenizer,
     run_experiment,
 )
-from official_lrm.training.loading import check_tokenizer, write_tokenizer
+from official_lrm.training.loading import (
+    check_tokenizer,
+    load_model,
+    write_tokenizer,
+)
 
 TEXT = b"no banana\n" * 60  # n 180, a 180, then o, space, b, newline
 OTHER = b"boa banana\n" * 60  # a 240, b 120, n 120, then o, space, newline
@@ -261,3 +266,14 @@ class TestFile:
     def test_a_folder_of_something_else(self, tmp_path):
         with pytest.raises(FileNotFoundError, match="neither a model_dir"):
             read_tokenizer(str(tmp_path))
+
+
+def test_a_checkpoint_may_be_loaded_in_another_dtype(trained):
+    path = str(trained["bytes"])
+    own, half = load_model(path), load_model(path, dtype="bfloat16")
+    assert half.compute_dtype == "bfloat16"
+    assert half.backbone.content_bias.dtype == "bfloat16"
+    for weight, rounded in zip(own.weights, half.weights, strict=True):
+        assert weight.dtype in ("float32", "uint32")
+        difference = np.array(weight) - np.array(rounded).astype(weight.dtype)
+        assert np.max(np.abs(difference)) <= 2**-8 * np.max(np.abs(weight))
