@@ -88,7 +88,7 @@ def decode_rows(dtypes, tokens, rounds, peer_python=None):
         peer = None
         if peer_python:
             peer = stack.enter_context(_Peer(peer_python, sizes, LONG))
-            yield f"# {peer.description}"
+            yield f"# {peer.first_line}"
         times = {row: [] for row in [*rows, "peer"]}
         rates = []
         for _ in range(rounds):
@@ -290,21 +290,21 @@ class _Remote:
         return call.request_bytes, call.response_bytes
 
 
-class _Server:
-    """A PredictionService in a process of its own."""
+class _Child:
+    """A program that ends with its standard input."""
 
-    def __init__(self, folder):
+    def __init__(self, *command):
         self._process = subprocess.Popen(
-            [sys.executable, ROOT / "tools" / "prediction_service.py", folder],
+            command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
         )
-        port = self._process.stdout.readline().strip()
-        if not port:
-            raise RuntimeError(f"no server of {folder} could be started.")
-        self.address = f"localhost:{port}"
+        self.first_line = self._read()
+
+    def _read(self):
+        return self._process.stdout.readline().strip()
 
     def __enter__(self):
         return self
@@ -315,23 +315,28 @@ class _Server:
         self._process.stdout.close()
 
 
-class _Peer:
+class _Server(_Child):
+    """A PredictionService in a process of its own."""
+
+    def __init__(self, folder):
+        super().__init__(
+            sys.executable, ROOT / "tools" / "prediction_service.py", folder
+        )
+        if not self.first_line:
+            raise RuntimeError(f"no server of {folder} could be started.")
+        self.address = f"localhost:{self.first_line}"
+
+
+class _Peer(_Child):
     """Decodes with Hugging Face's TransfoXL, in a process of its own."""
 
     def __init__(self, python, sizes, span):
-        self._process = subprocess.Popen(
-            [
-                python,
-                ROOT / "tools" / "peer_decoding.py",
-                json.dumps({**sizes, "num_layers": 12, "span": span}),
-            ],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
+        super().__init__(
+            python,
+            ROOT / "tools" / "peer_decoding.py",
+            json.dumps({**sizes, "num_layers": 12, "span": span}),
         )
-        self.description = self._process.stdout.readline().strip()
-        if not self.description:
+        if not self.first_line:
             raise ValueError(
                 f"--peer_python must be an interpreter with torch and "
                 f"transformers 4.35; got {python}."
@@ -339,15 +344,7 @@ class _Peer:
 
     def seconds_per_token(self):
         print(file=self._process.stdin, flush=True)
-        return float(self._process.stdout.readline())
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self._process.stdin.close()
-        self._process.wait()
-        self._process.stdout.close()
+        return float(self._read())
 
 
 def _in_cpp(runner, path, tokens, calls, threads):
