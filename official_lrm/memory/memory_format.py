@@ -153,7 +153,8 @@ def quantize(values):
     """
     values = ops.cast(values, "float32")
     axes = tuple(range(2, len(values.shape)))
-    scales = ops.max(ops.abs(values), axis=axes, keepdims=True) / _INT8_MAX
+    scales = ops.max(ops.abs(values), axis=axes, keepdims=True, initial=0)
+    scales = scales / _INT8_MAX
     # With 8 bits, 127 * scale is exact, and dividing it by 127 gives it back.
     scales = ops.cast(ops.cast(scales, "bfloat16"), "float32")
     divisors = ops.where(scales > 0, scales, 1.0)

@@ -76,29 +76,39 @@ def check_segment(model, ids, memories, lengths=None, assertions=()):
     return ids, memories, lengths
 
 
-def response_fits(model, tokens, bytes_per_token=0, carries=True):
+def response_fits(
+    model,
+    tokens,
+    bytes_per_token=0,
+    bytes_per_lane=0,
+    carries=True,
+    name="tokens",
+):
     """Asserts that a response fits into a message, and what it takes to memory.
 
     Args:
         model: the TransformerXLLanguageModel.
         tokens: [B, T].
-        bytes_per_token: of the outputs beside memories.
+        bytes_per_token: of the outputs beside memories, or of the logits that
+            they are made of.
+        bytes_per_lane: of outputs that T says nothing of.
         carries: whether the memories are among the outputs.
+        name: of the input that has the lanes.
 
     Returns:
         A list of assertions.
     """
     lanes, length = tf.unstack(tf.shape(tokens, out_type=tf.int64))
-    lane_bytes = state_bytes(model) if carries else 0
-    size = lanes * (lane_bytes + length * bytes_per_token)
-    keys = max(model.spans) + length
-    width = 8 if model.compute_dtype == "float64" else 4
-    scores = model.backbone.num_heads * lanes * length * keys * width
+    bytes_per_lane = tf.cast(bytes_per_lane, tf.int64)
+    if carries:
+        bytes_per_lane += state_bytes(model)
+    size = lanes * (bytes_per_lane + length * bytes_per_token)
+    scores = lanes * length * bytes_of_scores(model, length)
     return [
         tf.debugging.Assert(
             size <= MAX_MESSAGE_BYTES,
             [
-                f"tokens must be few enough for a response of "
+                f"{name} must be few enough for a response of "
                 f"{MAX_MESSAGE_BYTES} bytes, a message's limit; got lanes,"
                 " tokens:",
                 tf.shape(tokens),
@@ -109,7 +119,7 @@ def response_fits(model, tokens, bytes_per_token=0, carries=True):
         tf.debugging.Assert(
             scores <= MAX_SCORES_BYTES,
             [
-                f"tokens must be few enough for attention scores of "
+                f"{name} must be few enough for attention scores of "
                 f"{MAX_SCORES_BYTES} bytes (send them in segments); got lanes,"
                 " tokens:",
                 tf.shape(tokens),
@@ -118,6 +128,28 @@ def response_fits(model, tokens, bytes_per_token=0, carries=True):
             ],
         ),
     ]
+
+
+def bytes_of_scores(model, length):
+    """Bytes of a token's attention scores, in a layer of the longest memory.
+
+    Args:
+        model: the TransformerXLLanguageModel.
+        length: T, of the segment.
+    """
+    width = 8 if model.compute_dtype == "float64" else 4
+    return model.backbone.num_heads * (max(model.spans) + length) * width
+
+
+def generated_bytes(sampling):
+    """Bytes of a lane of `generated`, as wide as the longest, and its length.
+
+    Args:
+        sampling: name -> [B].
+    """
+    # The maximum over no lanes is the least int32.
+    width = tf.maximum(tf.reduce_max(sampling["max_new_tokens"]), 0)
+    return 4 * (tf.cast(width, tf.int64) + 1)
 
 
 def state_bytes(model) -> int:

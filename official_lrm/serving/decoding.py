@@ -5,9 +5,10 @@ import tensorflow as tf
 from official_lrm.memory.state import POSITION
 from official_lrm.models.ring_decoder import RingDecoder
 from official_lrm.models.sampling import sample_tokens
+from official_lrm.serving import checks
 
 #: Tokens of a prompt that are read at once: attention scores need memory for
-#: each of them and each key.
+#: each of them and each key. Fewer where there are many lanes.
 PROMPT_PIECE = 512
 
 
@@ -97,15 +98,20 @@ def read_prompt(model, tokens, memories, lengths):
         The memories after them.
     """
     shapes = _memory_shapes(memories)
+    lanes = tf.maximum(tf.shape(tokens, out_type=tf.int64)[0], 1)
+    size = checks.MAX_SCORES_BYTES // (
+        lanes * checks.bytes_of_scores(model, PROMPT_PIECE)
+    )
+    size = tf.cast(tf.clip_by_value(size, 1, PROMPT_PIECE), tf.int32)
 
     def read_piece(start, memories):
-        piece = tokens[:, start : start + PROMPT_PIECE]
+        piece = tokens[:, start : start + size]
         _, memories = model.next_logits(
             piece,
             memories,
             lengths=tf.clip_by_value(lengths - start, 0, tf.shape(piece)[1]),
         )
-        return start + PROMPT_PIECE, memories
+        return start + size, memories
 
     _, memories = tf.while_loop(
         lambda start, _: start < tf.reduce_max(lengths),

@@ -10,7 +10,7 @@ from official_lrm.serving.text_signatures import TextSignatures
 #: Tokens that `predict_top_k` returns, where the vocabulary has as many.
 TOP_TOKENS = 20
 
-# Logits of a lane that it computes at once.
+# Logits that it computes at once.
 _TOP_PIECE = 2**22
 
 # Inputs of `generate` [B] beside tokens and memories.
@@ -195,7 +195,9 @@ class ServingModule(tf.Module):
             self._model.value,
             {"tokens": tokens, "targets": targets},
             memories,
-            assertions=checks.response_fits(self._model.value, tokens, 4),
+            assertions=checks.response_fits(
+                self._model.value, tokens, self._score_bytes()
+            ),
         )
         hidden, memories = self._segment.value(ids["tokens"], None, memories)
         log_probs = self._softmax(hidden, ids["targets"])
@@ -204,7 +206,11 @@ class ServingModule(tf.Module):
     def _generate(self, tokens, **inputs):
         tokens, sampling = self._checked_sampling(tokens, inputs)
         # Of the prompt only a piece is computed at once.
-        fits = checks.response_fits(self._decoder.value, tokens[:, :1])
+        fits = checks.response_fits(
+            self._decoder.value,
+            tokens[:, :1],
+            bytes_per_lane=checks.generated_bytes(sampling),
+        )
         ids, memories, _ = checks.check_segment(
             self._decoder.value, {"tokens": tokens}, inputs, assertions=fits
         )
@@ -274,6 +280,11 @@ class ServingModule(tf.Module):
         sampling = checks.after(assertions, sampling)
         return checks.after(assertions, {"tokens": tokens})["tokens"], sampling
 
+    def _score_bytes(self):
+        # Logits exist, though they are not sent, unless there are cutoffs.
+        model = self._model.value
+        return 4 if model.softmax.cutoffs else 4 * model.vocab_size
+
     def _logits_fit(self, tokens):
         model = self._model.value
         return checks.response_fits(model, tokens, 4 * model.vocab_size)
@@ -319,7 +330,8 @@ def _traced(function, specs):
 def _top_tokens(softmax, hidden, count, vocab_size):
     # A piece of the segment at a time: log-probabilities of 512 tokens over
     # 267,735 words would be 0.5 GiB.
-    piece = max(1, _TOP_PIECE // vocab_size)
+    lanes = tf.maximum(tf.shape(hidden)[0], 1)
+    piece = tf.maximum(1, _TOP_PIECE // vocab_size // lanes)
 
     def add(start, log_probs, tokens):
         logits = softmax(hidden[:, start : start + piece])

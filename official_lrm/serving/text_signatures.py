@@ -55,11 +55,8 @@ class TextSignatures:
         }
 
     def _tokenize(self, text):
-        ids = self._tokenizer.encode_tensor(text)
-        return {
-            "tokens": ids.to_tensor(-1),
-            "lengths": tf.cast(ids.row_lengths(), tf.int32),
-        }
+        tokens, lengths = self._encode(text, -1)
+        return {"tokens": tokens, "lengths": lengths}
 
     def _detokenize(self, tokens, lengths):
         width = tf.shape(tokens)[1]
@@ -82,12 +79,16 @@ class TextSignatures:
             *checks.check_sampling(sampling),
             # A lane's memories are as large as a request of `generate` has
             # them, whatever is sent here.
-            *checks.response_fits(self._model, text[:, None]),
+            *checks.response_fits(
+                self._model,
+                text[:, None],
+                bytes_per_lane=checks.generated_bytes(sampling),
+                name="text",
+            ),
         ]
         sampling = checks.after(assertions, sampling)
         text = checks.after(assertions, {"text": text})["text"]
-        prompt = self._tokenizer.encode_tensor(text)
-        lengths = tf.cast(prompt.row_lengths(), tf.int32)
+        tokens, lengths = self._encode(text, 0)
         some = tf.debugging.Assert(
             tf.reduce_all(lengths > 0),
             [
@@ -96,8 +97,7 @@ class TextSignatures:
                 lengths,
             ],
         )
-        with tf.control_dependencies([some]):
-            tokens = tf.cast(prompt.to_tensor(0), tf.int32)
+        tokens = checks.after([some], {"tokens": tokens})["tokens"]
         generated, written, _ = self._generate(
             tokens,
             lengths,
@@ -119,3 +119,20 @@ class TextSignatures:
             ),
             "generated_lengths": written,
         }
+
+    def _encode(self, text, padding):
+        # [B, N], as wide as the longest lane, and [B].
+        ids = self._tokenizer.encode_tensor(text)
+        shape = ids.bounding_shape(out_type=tf.int64)
+        fits = tf.debugging.Assert(
+            4 * shape[0] * shape[1] <= checks.MAX_MESSAGE_BYTES,
+            [
+                "text must be few enough for tokens of "
+                f"{checks.MAX_MESSAGE_BYTES} bytes, all lanes as wide as the "
+                "longest; got lanes, tokens:",
+                shape,
+            ],
+        )
+        with tf.control_dependencies([fits]):
+            tokens = tf.cast(ids.to_tensor(padding), tf.int32)
+        return tokens, tf.cast(ids.row_lengths(), tf.int32)

@@ -8,7 +8,12 @@ import tensorflow as tf
 
 import official_lrm as lrm
 from official_lrm import serving
-from official_lrm.data import ByteTokenizer
+from official_lrm.data import (
+    ByteTokenizer,
+    SentencePieceTokenizer,
+    SymbolTokenizer,
+    WordTokenizer,
+)
 
 # V, D, N, H, F; tests add B = 3 lanes and segments of T.
 SIZES = {
@@ -20,6 +25,22 @@ SIZES = {
 }
 RETAINED = (128, 0, 2304)
 SHORT = (5, 0, 11)
+TEXTS = (
+    b"the cat sat\non the mat",
+    b"",
+    b"\0\n\n n\xc3\xa9 the ",
+    "日本 \u2581 the".encode(),
+    b"\xff\xc3 cat",
+)
+# Kind -> ids of the model, more than those of the tokenizer, and the tokenizer.
+TOKENIZERS = {
+    "symbols": (29, lambda: SymbolTokenizer.learn([b"".join(TEXTS)])),
+    "words": (11, lambda: WordTokenizer.learn([b"the cat sat\non the"])),
+    "sentencepiece": (
+        277,
+        lambda: SentencePieceTokenizer.learn([b"the cat sat on the mat"], 276),
+    ),
+}
 
 
 def make_model(spans=SHORT, weights_seed=2, **kwargs):
@@ -41,7 +62,10 @@ def make_export(folder, model, tokenizer=None):
     """The model, its export's path, and the export as TensorFlow loads it."""
     path = serving.export_saved_model(model, folder, tokenizer=tokenizer)
     return types.SimpleNamespace(
-        model=model, path=path, loaded=tf.saved_model.load(path)
+        model=model,
+        tokenizer=tokenizer,
+        path=path,
+        loaded=tf.saved_model.load(path),
     )
 
 
@@ -65,6 +89,82 @@ def of_bytes(tmp_path_factory):
     model = make_model(SHORT, vocab_size=256)
     folder = str(tmp_path_factory.mktemp("of_bytes"))
     return make_export(folder, model, ByteTokenizer())
+
+
+@pytest.fixture(scope="session")
+def make_of_text(of_bytes, tmp_path_factory):
+    """Makes the export of a kind of tokenizer, once: bytes, symbols …"""
+    made = {"bytes": of_bytes}
+
+    def make(kind):
+        if kind not in made:
+            vocab_size, make_tokenizer = TOKENIZERS[kind]
+            made[kind] = make_export(
+                str(tmp_path_factory.mktemp(kind)),
+                make_model((5,), vocab_size=vocab_size),
+                make_tokenizer(),
+            )
+        return made[kind]
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def texts():
+    """Texts of all that there is, which `symbols` has learnt from."""
+    return list(TEXTS)
+
+
+@pytest.fixture(scope="session")
+def open_session():
+    """SignatureDefs as a server reads them, and a call of one in a session."""
+    opened, sessions = {}, []
+
+    def make(path):
+        graph = tf.Graph()
+        with graph.as_default():
+            session = tf.compat.v1.Session()
+            sessions.append(session)
+            definitions = tf.compat.v1.saved_model.loader.load(
+                session, ["serve"], path
+            ).signature_def
+
+        def call(name, inputs):
+            definition = definitions[name]
+            assert inputs.keys() == definition.inputs.keys()
+            return session.run(
+                {key: info.name for key, info in definition.outputs.items()},
+                {
+                    definition.inputs[key].name: value
+                    for key, value in inputs.items()
+                },
+            )
+
+        return types.SimpleNamespace(signature_def=definitions, call=call)
+
+    def open_once(export):
+        if export.path not in opened:
+            opened[export.path] = make(export.path)
+        return opened[export.path]
+
+    yield open_once
+    for session in sessions:
+        session.close()
+
+
+@pytest.fixture(params=["loaded", "session"])
+def call_export(request, open_session):
+    """Calls a signature of an export, through either of two runtimes."""
+
+    def call(export, name, inputs):
+        inputs = {key: np.array(value) for key, value in inputs.items()}
+        if request.param == "session":
+            return open_session(export).call(name, inputs)
+        inputs = {key: tf.constant(value) for key, value in inputs.items()}
+        outputs = export.loaded.signatures[name](**inputs)
+        return {key: value.numpy() for key, value in outputs.items()}
+
+    return call
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """Tests of the exported signatures against the model in the process."""
 
+import functools
 import os
 
 import numpy as np
@@ -7,8 +8,8 @@ import pytest
 import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
-from official_lrm.serving import ServingModule, export_saved_model
-from official_lrm.serving.signatures import MAX_NEW_TOKENS
+from official_lrm.serving import ServingModule, checks, export_saved_model
+from official_lrm.serving.checks import MAX_NEW_TOKENS
 
 MEMORIES = {
     "memory_00": ((None, 128, 10), "float32"),
@@ -28,6 +29,18 @@ LOGITS = {"logits": ((None, None, 23), "float32")}
 DOCUMENTED = {
     "serving_default": (TOKENS, {**LOGITS, **MEMORIES}),
     "predict": ({**TOKENS, **MEMORIES}, {**LOGITS, **MEMORIES}),
+    "predict_ragged": (
+        {**TOKENS, "lengths": ((None,), "int32"), **MEMORIES},
+        {**LOGITS, **MEMORIES},
+    ),
+    "predict_top_k": (
+        {**TOKENS, **MEMORIES},
+        {
+            "top_tokens": ((None, None, 20), "int32"),
+            "top_log_probs": ((None, None, 20), "float32"),
+            **MEMORIES,
+        },
+    ),
     "score": (
         {**TOKENS, "targets": ((None, None), "int32"), **MEMORIES},
         {"log_probs": ((None, None), "float32"), **MEMORIES},
@@ -41,6 +54,9 @@ DOCUMENTED = {
         },
     ),
 }
+
+# Those that memories are sent to.
+CARRIED = [name for name in DOCUMENTED if name != "serving_default"]
 
 # Segments of any length, T = 1 and more than a span among them.
 LENGTHS = (7, 1, 13, 131, 1, 5)
@@ -58,58 +74,26 @@ def tensor_infos(infos):
     }
 
 
-@pytest.fixture(scope="module")
-def meta_graph(retained):
-    """The SignatureDefs as a server reads them, a session, and a caller."""
-    graph = tf.Graph()
-    with graph.as_default():
-        session = tf.compat.v1.Session()
-        loaded = tf.compat.v1.saved_model.loader.load(
-            session, ["serve"], retained.path
-        )
-    definitions = loaded.signature_def
-
-    def call(signature, inputs):
-        definition = definitions[signature]
-        assert inputs.keys() == definition.inputs.keys()
-        return session.run(
-            {
-                name: graph.get_tensor_by_name(info.name)
-                for name, info in definition.outputs.items()
-            },
-            {
-                graph.get_tensor_by_name(info.name): inputs[name]
-                for name, info in definition.inputs.items()
-            },
-        )
-
-    yield definitions, call
-    session.close()
+@pytest.fixture
+def signature_def(retained, open_session):
+    return open_session(retained).signature_def
 
 
-@pytest.fixture(params=["loaded", "session"])
-def call(request, retained, meta_graph):
-    """Calls a signature of `retained`, through either of two runtimes."""
-    if request.param == "session":
-        return meta_graph[1]
-
-    def call_loaded(signature, inputs):
-        inputs = {name: tf.constant(value) for name, value in inputs.items()}
-        outputs = retained.loaded.signatures[signature](**inputs)
-        return {name: value.numpy() for name, value in outputs.items()}
-
-    return call_loaded
+@pytest.fixture
+def call(call_export, retained):
+    """Calls a signature of `retained`."""
+    return functools.partial(call_export, retained)
 
 
 class TestNames:
-    def test_signatures(self, retained, meta_graph):
-        names = set(meta_graph[0]) - {"__saved_model_init_op"}
+    def test_signatures(self, retained, signature_def):
+        names = set(signature_def) - {"__saved_model_init_op"}
         assert names == DOCUMENTED.keys()
         assert set(retained.loaded.signatures) == DOCUMENTED.keys()
 
     @pytest.mark.parametrize("name", DOCUMENTED)
-    def test_inputs_and_outputs(self, meta_graph, name):
-        definition = meta_graph[0][name]
+    def test_inputs_and_outputs(self, signature_def, name):
+        definition = signature_def[name]
         inputs, outputs = DOCUMENTED[name]
         assert tensor_infos(definition.inputs) == inputs
         assert {
@@ -120,13 +104,13 @@ class TestNames:
         }
 
     @pytest.mark.parametrize("name", DOCUMENTED)
-    def test_what_comes_out_goes_in_again(self, meta_graph, name):
-        definition = meta_graph[0][name]
+    def test_what_comes_out_goes_in_again(self, signature_def, name):
+        definition = signature_def[name]
         outputs = tensor_infos(definition.outputs)
         assert {key: outputs[key] for key in MEMORIES} == MEMORIES
 
     def test_no_memory_at_all(self, make_model, make_tokens):
-        signatures = ServingModule(make_model((0, 0))).signatures()
+        signatures = ServingModule(make_model((0, 0))).signatures(["predict"])
         args, kwargs = signatures["predict"].structured_input_signature
         assert {*kwargs, *(spec.name for spec in args)} == {
             "tokens",
@@ -184,7 +168,7 @@ class TestPredict:
         model = make_model(
             same_length=True, clamp_length=3, attend_to_empty=True
         )
-        predict = ServingModule(model).signatures()["predict"]
+        predict = ServingModule(model).signatures(["predict"])["predict"]
         plain = make_model()
         memories, expected = (model.initial_memories(3) for _ in range(2))
         for seed, length in enumerate((7, 1, 13)):
@@ -311,6 +295,16 @@ class TestBfloat16:
             np.testing.assert_allclose(logits, exact, atol=0.3)
             assert_memories_equal(memories, expected, atol=0.3)
 
+    def test_what_is_no_number_is_refused(self, signatures, make_tokens):
+        model, signatures = signatures
+        memories = dict(model.initial_memories(3))
+        memories["memory_02"] += np.inf
+        with pytest.raises(tf.errors.InvalidArgumentError) as caught:
+            signatures["predict"](
+                tokens=tf.constant(make_tokens(3, 7)), **memories
+            )
+        assert "memory_02 must be finite" in caught.value.message
+
     def test_generate_hands_them_on(self, signatures, make_tokens):
         model, signatures = signatures
         inputs = {
@@ -402,6 +396,7 @@ class TestRefusals:
             inputs = {
                 "tokens": make_tokens(3, 7),
                 "targets": make_tokens(3, 7, seed=5),
+                "lengths": np.array([7, 0, 3], "int32"),
                 **retained.model.initial_memories(3),
                 **sampling(3),
             }
@@ -441,13 +436,27 @@ class TestRefusals:
             "score", targets=targets
         )
 
-    @pytest.mark.parametrize("signature", ["predict", "score", "generate"])
+    @pytest.mark.parametrize("signature", CARRIED)
     def test_negative_positions(self, refusal, signature):
         position = np.array([0, -1, 5], "int32")
         message = refusal(signature, position=position)
         assert "position must not be negative" in message
 
-    @pytest.mark.parametrize("signature", ["predict", "score", "generate"])
+    @pytest.mark.parametrize("signature", CARRIED)
+    @pytest.mark.parametrize(
+        ("name", "number"),
+        [("memory_00", np.nan), ("memory_02", np.inf), ("memory_02", -np.inf)],
+    )
+    def test_memories_that_are_no_numbers(
+        self, refusal, signature, name, number
+    ):
+        # Even in a slot that no lane has written.
+        memory = np.zeros([3, *MEMORIES[name][0][1:]], "float32")
+        memory[2, 5, 7] = number
+        message = refusal(signature, **{name: memory})
+        assert f"{name} must be finite" in message
+
+    @pytest.mark.parametrize("signature", CARRIED)
     @pytest.mark.parametrize("name", ["memory_00", "memory_02", "position"])
     def test_memories_of_another_number_of_lanes(
         self, refusal, signature, name
@@ -486,6 +495,20 @@ class TestRefusals:
         assert f"{name} must " in message
         assert expected in message
 
+    @pytest.mark.parametrize(
+        "lengths", [[7, -1, 3], [8, 0, 3], [0, 0, 2**31 - 1]], ids=str
+    )
+    def test_lengths_out_of_range(self, refusal, lengths):
+        message = refusal("predict_ragged", lengths=np.array(lengths, "int32"))
+        assert "lengths must be from 0 to" in message
+        assert str(min(lengths)) in message
+        assert str(max(lengths)) in message
+
+    @pytest.mark.parametrize("lanes", [0, 1, 2, 5])
+    def test_lengths_of_another_number_of_lanes(self, refusal, lanes):
+        message = refusal("predict_ragged", lengths=np.zeros(lanes, "int32"))
+        assert "lengths must have as many lanes as tokens" in message
+
     def test_no_tokens_to_go_on_from(self, refusal):
         message = refusal("generate", tokens=np.zeros([3, 0], "int32"))
         assert "tokens must hold at least one token a lane" in message
@@ -494,7 +517,7 @@ class TestRefusals:
 @pytest.mark.parametrize(
     "shape", [(3, 127, 10), (3, 1, 10), (3, 128, 11), (3, 128, 1), (128, 10)]
 )
-@pytest.mark.parametrize("name", ["predict", "score", "generate"])
+@pytest.mark.parametrize("name", CARRIED)
 def test_memories_of_another_shape_are_refused(
     retained, make_tokens, name, shape
 ):
@@ -502,6 +525,7 @@ def test_memories_of_another_shape_are_refused(
     inputs = {
         "tokens": make_tokens(3, 7),
         "targets": make_tokens(3, 7),
+        "lengths": np.array([7, 0, 3], "int32"),
         **retained.model.initial_memories(3),
         **sampling(3),
         "memory_00": np.zeros(shape, "float32"),
@@ -509,5 +533,165 @@ def test_memories_of_another_shape_are_refused(
     inputs = {key: tf.constant(inputs[key]) for key in DOCUMENTED[name][0]}
     with pytest.raises(tf.errors.InvalidArgumentError) as caught:
         retained.loaded.signatures[name](**inputs)
-    assert "memory_00" in caught.value.message
-    assert "[?,128,10]" in caught.value.message
+    message = "memory_00 must have the shape [any, 128, 10]; got"
+    assert message in caught.value.message
+
+
+class TestLimits:
+    """What no response could hold is refused before memory is taken for it."""
+
+    @pytest.fixture
+    def refusal(self):
+        def refuse(function, inputs):
+            with pytest.raises(tf.errors.InvalidArgumentError) as caught:
+                function(inputs)
+            return caught.value.message
+
+        return refuse
+
+    def test_lanes(self, call, refusal):
+        # Given lanes whose memories are 190 GiB, which no allocation gives:
+        # that would be another error,
+        tokens = np.zeros([2**21, 1], "int32")
+        message = refusal(
+            functools.partial(call, "serving_default"), {"tokens": tokens}
+        )
+        assert "tokens must be few enough for" in message
+        assert "lanes, tokens:" in message
+
+    def test_memories_are_made_behind_the_check(self, short, monkeypatch):
+        # Given the lanes of all memories that a signature makes,
+        sizes = []
+        make = type(short.model).initial_memories
+
+        def told(model, batch_size):
+            sizes.append(batch_size)
+            return make(model, batch_size)
+
+        monkeypatch.setattr(type(short.model), "initial_memories", told)
+        ServingModule(short.model).signatures(["serving_default"])
+        # then they wait for the comparison with the limit.
+        (size,) = sizes
+        waits_for, left = set(), [size.op]
+        while left:
+            operation = left.pop()
+            if operation not in waits_for:
+                waits_for.add(operation)
+                left += operation.control_inputs
+                left += [value.op for value in operation.inputs]
+        assert checks.MAX_MESSAGE_BYTES in [
+            tf.get_static_value(operation.outputs[0]).tolist()
+            for operation in waits_for
+            if operation.type == "Const"
+            and operation.outputs[0].dtype == tf.int64
+        ]
+
+    @pytest.mark.parametrize(
+        "signature", [name for name in DOCUMENTED if name != "generate"]
+    )
+    def test_attention_scores(self, call, retained, refusal, signature):
+        # Given the fewest tokens of a lane whose scores, 2 heads' for 2304
+        # more keys, are above 2 GiB,
+        inputs = {
+            "tokens": np.zeros([1, 15273], "int32"),
+            "targets": np.zeros([1, 15273], "int32"),
+            "lengths": np.array([7], "int32"),
+            **retained.model.initial_memories(1),
+        }
+        inputs = {name: inputs[name] for name in DOCUMENTED[signature][0]}
+        message = refusal(functools.partial(call, signature), inputs)
+        assert (
+            "tokens must be few enough for attention scores of 2147483647 bytes"
+        ) in message
+
+    @pytest.mark.parametrize(
+        "signature",
+        ["serving_default", "predict_ragged", "predict_top_k"],
+    )
+    def test_a_response_may_be_as_large_as_a_message(
+        self, short, make_tokens, monkeypatch, refusal, signature
+    ):
+        # Given a limit of all bytes of a response, and nothing to spare,
+        def inputs(length):
+            values = {
+                "tokens": make_tokens(3, length),
+                "lengths": np.array([7, 0, 3], "int32"),
+                **short.model.initial_memories(3),
+            }
+            names = short.loaded.signatures[
+                signature
+            ].structured_input_signature[1]
+            return {name: tf.constant(values[name]) for name in names}
+
+        outputs = short.loaded.signatures[signature](**inputs(7))
+        size = sum(value.numpy().nbytes for value in outputs.values())
+        monkeypatch.setattr(checks, "MAX_MESSAGE_BYTES", size)
+        function = ServingModule(short.model).signatures([signature])[signature]
+        # when it is asked for, it is given, but not that of one token more.
+        assert function(**inputs(7)).keys() == outputs.keys()
+        message = refusal(lambda values: function(**values), inputs(8))
+        assert f"tokens must be few enough for a response of {size}" in message
+
+    @pytest.mark.parametrize(
+        ("signature", "changes"),
+        [
+            # Logits exist, though only one number of each row is returned.
+            ("score", {"tokens": (3, 8), "targets": (3, 8)}),
+            # All lanes are as wide as the longest.
+            ("generate", {"max_new_tokens": (0, 1, 6)}),
+        ],
+    )
+    def test_of_what_else_takes_memory(
+        self, short, make_tokens, monkeypatch, refusal, signature, changes
+    ):
+        # Given a limit of just what is made,
+        inputs = {
+            "tokens": make_tokens(3, 7),
+            "targets": make_tokens(3, 7),
+            **short.model.initial_memories(3),
+            **sampling(3),
+        }
+        names = short.loaded.signatures[signature].structured_input_signature[1]
+        inputs = {name: tf.constant(inputs[name]) for name in names}
+        outputs = short.loaded.signatures[signature](**inputs)
+        size = sum(value.numpy().nbytes for value in outputs.values())
+        if signature == "score":
+            size += 3 * 7 * (23 - 1) * 4
+        monkeypatch.setattr(checks, "MAX_MESSAGE_BYTES", size)
+        function = ServingModule(short.model).signatures([signature])[signature]
+        function(**inputs)
+        # then a token more is refused.
+        for name, values in changes.items():
+            inputs[name] = tf.constant(
+                make_tokens(*values)
+                if name in ("tokens", "targets")
+                else np.array(values, "int32")
+            )
+        message = refusal(lambda values: function(**values), inputs)
+        assert f"tokens must be few enough for a response of {size}" in message
+
+    def test_scores_may_be_as_large_as_their_limit(
+        self, short, make_tokens, monkeypatch, refusal
+    ):
+        # 2 heads, 3 lanes, 7 tokens, and those of the longest memory.
+        limit = 2 * 3 * 7 * (11 + 7) * 4
+        monkeypatch.setattr(checks, "MAX_SCORES_BYTES", limit)
+        function = ServingModule(short.model).signatures(["serving_default"])[
+            "serving_default"
+        ]
+        function(tokens=tf.constant(make_tokens(3, 7)))
+        message = refusal(
+            lambda tokens: function(tokens=tokens),
+            tf.constant(make_tokens(3, 8)),
+        )
+        assert f"for attention scores of {limit} bytes" in message
+
+    @pytest.mark.parametrize("memory_dtype", [None, "int8"])
+    @pytest.mark.parametrize("memory_format", ["hidden", "key_value"])
+    def test_bytes_of_a_state(self, make_model, memory_format, memory_dtype):
+        model = make_model(
+            (5, 0, 11), memory_format=memory_format, memory_dtype=memory_dtype
+        )
+        state = model.initial_memories(3).values()
+        size = sum(np.array(value).nbytes for value in state)
+        assert 3 * checks.state_bytes(model) == size

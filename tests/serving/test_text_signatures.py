@@ -1,5 +1,6 @@
 """Tests of the signatures between text and tokens."""
 
+import functools
 import json
 import pathlib
 import subprocess
@@ -9,99 +10,63 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from official_lrm.data import (
-    ByteTokenizer,
-    SentencePieceTokenizer,
-    SymbolTokenizer,
-    WordTokenizer,
-)
-from official_lrm.serving import TextGenerator, export_saved_model
+from official_lrm.serving import TextGenerator
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-TEXTS = [
-    b"the cat sat\non the mat",
-    b"",
-    b"\0\n\n n\xc3\xa9 the ",
-    "日本 \u2581 the".encode(),
-    b"\xff\xc3 cat",
-]
-# Each of fewer ids than the model, but for the bytes.
-TOKENIZERS = {
-    "bytes": ByteTokenizer,
-    "symbols": lambda: SymbolTokenizer.learn([b"".join(TEXTS)]),
-    "words": lambda: WordTokenizer.learn([b"the cat sat\non the"]),
-    "sentencepiece": lambda: SentencePieceTokenizer.learn(
-        [b"the cat sat on the mat"], 276
-    ),
-}
-VOCAB_SIZE = {"sentencepiece": 277}
+KINDS = ("bytes", "symbols", "words", "sentencepiece")
 TOKENS = {"tokens": ((None, None), "int32"), "lengths": ((None,), "int32")}
 TEXT = {"text": ((None,), "string")}
-DOCUMENTED = {"tokenize": (TEXT, TOKENS), "detokenize": (TOKENS, TEXT)}
+DOCUMENTED = {
+    "tokenize": (TEXT, TOKENS),
+    "detokenize": (TOKENS, TEXT),
+    "generate_text": (
+        {
+            **TEXT,
+            "max_new_tokens": ((None,), "int32"),
+            "temperature": ((None,), "float32"),
+            "top_k": ((None,), "int32"),
+            "top_p": ((None,), "float32"),
+            "seed": ((None,), "int64"),
+            "stop_token": ((None,), "int32"),
+        },
+        {
+            "generated_text": ((None,), "string"),
+            "generated_lengths": ((None,), "int32"),
+        },
+    ),
+}
+# Those of a model without a tokenizer; see test_signatures.py.
+OTHERS = {
+    "serving_default",
+    "predict",
+    "predict_ragged",
+    "predict_top_k",
+    "score",
+    "generate",
+}
 
 
-@pytest.fixture(scope="module", params=TOKENIZERS)
-def exported(request, make_model, tmp_path_factory):
-    """(model's vocab_size, tokenizer, path of the export)."""
-    tokenizer = TOKENIZERS[request.param]()
-    vocab_size = VOCAB_SIZE.get(request.param, 256)
-    model = make_model((5,), vocab_size=vocab_size)
-    folder = str(tmp_path_factory.mktemp(request.param))
-    return (
-        vocab_size,
-        tokenizer,
-        export_saved_model(model, folder, tokenizer=tokenizer),
-    )
+@pytest.fixture(scope="module", params=KINDS)
+def exported(request, make_of_text):
+    """The export of a model with each tokenizer."""
+    return make_of_text(request.param)
 
 
-@pytest.fixture(scope="module")
-def loaded(exported):
-    return tf.saved_model.load(exported[2])
+@pytest.fixture
+def tokenizer(exported):
+    return exported.tokenizer
 
 
-@pytest.fixture(scope="module")
-def session(exported):
-    """(signatures as a server reads them, a function that runs them)."""
-    graph = tf.Graph()
-    with graph.as_default():
-        session = tf.compat.v1.Session()
-        definitions = tf.compat.v1.saved_model.loader.load(
-            session, ["serve"], exported[2]
-        ).signature_def
-
-    def call(name, inputs):
-        definition = definitions[name]
-        return session.run(
-            {key: info.name for key, info in definition.outputs.items()},
-            {
-                definition.inputs[key].name: value
-                for key, value in inputs.items()
-            },
-        )
-
-    yield definitions, call
-    session.close()
+@pytest.fixture
+def call(call_export, exported):
+    """Calls a signature of `exported`, through either of two runtimes."""
+    return functools.partial(call_export, exported)
 
 
-@pytest.fixture(params=["loaded", "session"])
-def call(request, loaded, session):
-    """Calls a signature through either of two runtimes."""
-    if request.param == "session":
-        return session[1]
-
-    def call_loaded(name, inputs):
-        inputs = {key: tf.constant(value) for key, value in inputs.items()}
-        outputs = loaded.signatures[name](**inputs)
-        return {key: value.numpy() for key, value in outputs.items()}
-
-    return call_loaded
-
-
-def test_names_and_types_are_as_documented(session):
-    definitions = session[0]
-    others = {"serving_default", "predict", "score", "generate"}
+def test_names_and_types_are_as_documented(exported, open_session):
+    definitions = open_session(exported).signature_def
     names = set(definitions) - {"__saved_model_init_op"}
-    assert names == others | DOCUMENTED.keys()
+    assert names == OTHERS | DOCUMENTED.keys()
     for name, expected in DOCUMENTED.items():
         found = tuple(
             {
@@ -119,13 +84,12 @@ def test_names_and_types_are_as_documented(session):
         assert found == expected
 
 
-def test_they_are_the_tokenizer(exported, call):
-    _, tokenizer, _ = exported
-    outputs = call("tokenize", {"text": np.array(TEXTS, object)})
-    expected = [tokenizer.encode(text).tolist() for text in TEXTS]
+def test_they_are_the_tokenizer(tokenizer, texts, call):
+    outputs = call("tokenize", {"text": np.array(texts, object)})
+    expected = [tokenizer.encode(text).tolist() for text in texts]
     lengths = [len(ids) for ids in expected]
     assert outputs["lengths"].tolist() == lengths
-    assert outputs["tokens"].shape == (len(TEXTS), max(lengths))
+    assert outputs["tokens"].shape == (len(texts), max(lengths))
     for ids, padded in zip(expected, outputs["tokens"].tolist(), strict=True):
         assert padded == ids + [-1] * (max(lengths) - len(ids))
     # A response is a request.
@@ -143,8 +107,7 @@ def test_no_lanes_and_no_tokens(call):
 
 
 @pytest.mark.parametrize("padding", [-1, -7, 10**9])
-def test_what_is_behind_the_lengths_does_not_matter(exported, call, padding):
-    _, tokenizer, _ = exported
+def test_what_is_behind_the_lengths_does_not_matter(tokenizer, call, padding):
     ids = tokenizer.encode(b"the cat").tolist()
     inputs = {
         "tokens": np.array([[*ids, padding], [ids[0], *[padding] * len(ids)]]),
@@ -175,7 +138,8 @@ class TestRefusals:
         assert expected in caught.value.message
 
     def test_tokens_that_stand_for_nothing(self, exported, call):
-        vocab_size, tokenizer, _ = exported
+        vocab_size = exported.model.vocab_size
+        tokenizer = exported.tokenizer
         for token in {-1, tokenizer.vocab_size, vocab_size}:
             inputs = {
                 "tokens": np.array([[0, token]], "int32"),
@@ -186,8 +150,7 @@ class TestRefusals:
             last = tokenizer.vocab_size - 1
             assert f"ids must be from 0 to {last};" in caught.value.message
 
-    def test_bytes_that_have_no_id(self, exported, call):
-        _, tokenizer, _ = exported
+    def test_bytes_that_have_no_id(self, tokenizer, call):
         text = np.array([b"the cat", b"x"], object)
         if tokenizer.type != "symbols":
             call("tokenize", {"text": text})
@@ -196,6 +159,15 @@ class TestRefusals:
             call("tokenize", {"text": text})
         assert "text must hold the" in caught.value.message
         assert f"{ord('x')}" in caught.value.message
+
+    def test_more_padding_than_a_message_holds(self, call):
+        # Given a short request whose lanes are all as wide as the longest,
+        texts = [b"the " * 10_007] + [b"t"] * 99_991
+        with pytest.raises(tf.errors.InvalidArgumentError) as caught:
+            call("tokenize", {"text": np.array(texts, object)})
+        # then no tokens are made for it, 4 GB and more.
+        assert "text must be few enough for tokens of" in caught.value.message
+        assert "99992" in caught.value.message
 
     def test_padding_is_no_token_of_a_model(self, call):
         outputs = call("tokenize", {"text": np.array([b"cat", b""], object)})
@@ -206,7 +178,7 @@ class TestRefusals:
 
 def test_a_process_that_only_loads_it_knows_its_operations(exported, tmp_path):
     """TensorFlow knows those of TensorFlow Text only once that is there."""
-    _, tokenizer, path = exported
+    tokenizer = exported.tokenizer
     if tokenizer.type != "sentencepiece":
         # They are TensorFlow's own, so the other tests have shown it.
         assert "tensorflow_text" not in type(tokenizer).__module__
@@ -219,7 +191,7 @@ def test_a_process_that_only_loads_it_knows_its_operations(exported, tmp_path):
         "print(json.dumps([t.tolist() for t in written]))\n"
     )
     run = subprocess.run(
-        [sys.executable, "-c", program, path],
+        [sys.executable, "-c", program, exported.path],
         capture_output=True,
         text=True,
         cwd=ROOT,
@@ -233,8 +205,8 @@ def test_without_tensorflow_text_a_load_says_what_is_needed(
     exported, monkeypatch
 ):
     monkeypatch.setitem(sys.modules, "tensorflow_text", None)
-    if exported[1].type != "sentencepiece":
-        TextGenerator.from_saved_model(exported[2])
+    if exported.tokenizer.type != "sentencepiece":
+        TextGenerator.from_saved_model(exported.path)
         return
     with pytest.raises(ImportError, match="^a SentencePiece tokenizer needs"):
-        TextGenerator.from_saved_model(exported[2])
+        TextGenerator.from_saved_model(exported.path)
