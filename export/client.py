@@ -184,7 +184,12 @@ def _define_flags():
         1,
     )
     number("timeout", 60.0, "Seconds for a call with its repeats.", 0)
-    number("retries", 8, "How often a call is sent again if UNAVAILABLE.", 0)
+    number(
+        "retries",
+        8,
+        "How often a call is sent again that found no server, or no thread.",
+        0,
+    )
     switch("tls", "Encrypt the connection.")
     string("root_certificates", None, "PEM file for --tls; gRPC's by default.")
     switch("describe", "Show the signatures and what a request carries; end.")

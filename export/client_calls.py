@@ -1,10 +1,10 @@
 """Calls any signature of any model in TensorFlow Serving.
 
-A call that found the server UNAVAILABLE is sent again, with growing pauses, as
-long as its time lasts. Other errors are the caller's to judge:
-RESOURCE_EXHAUSTED is too large a message or too full a device, which stay so (a
-full batching queue is UNAVAILABLE), and after DEADLINE_EXCEEDED the server may
-still be at work, to which a repeat would add.
+A call that found the server UNAVAILABLE, or all of its threads at work, is sent
+again, with growing pauses, as long as its time lasts. Other errors are the
+caller's to judge: any other RESOURCE_EXHAUSTED is too large a message or too
+full a device, which stay so (a full batching queue is UNAVAILABLE), and after
+DEADLINE_EXCEEDED the server may still be at work, to which a repeat would add.
 
 client_sessions.py, beside this file, keeps texts and their memories with it.
 """
@@ -46,6 +46,10 @@ _CHANNEL_OPTIONS = [
     ("grpc.max_reconnect_backoff_ms", 4_000),
 ]
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.25, 8.0  # seconds
+
+# What gRPC in C++ answers when more calls come than there are threads
+# (--grpc_max_threads), with RESOURCE_EXHAUSTED. They were not begun.
+_NO_THREAD = "Server Threadpool Exhausted"
 
 # NumPy's dtype and TensorProto's field of what can be read and written. Others,
 # which memories may have, are only carried.
@@ -234,13 +238,18 @@ class Client:
                 pause = min(_FIRST_PAUSE * 2**attempt, _LONGEST_PAUSE)
                 # Clients that lost one server must not return all at once.
                 pause *= random.uniform(0.5, 1)
+                details = error.details() or ""
+                passes = (
+                    error.code() is grpc.StatusCode.UNAVAILABLE
+                    or details == _NO_THREAD
+                )
                 if (
-                    error.code() is not grpc.StatusCode.UNAVAILABLE
+                    not passes
                     or attempt >= retries
                     or time.monotonic() + pause >= deadline
                 ):
                     # What follows names a node of the graph.
-                    details = (error.details() or "").split("[[{{")[0].rstrip()
+                    details = details.split("[[{{")[0].rstrip()
                     if attempt:
                         details += f" (sent {attempt + 1} times)"
                     raise ClientError(

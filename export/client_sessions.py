@@ -56,7 +56,6 @@ class _Session:
         top_p=1.0,
         seed=0,
         stop_token=-1,
-        outputs=("generated", "generated_lengths"),
     ):
         """Reads tokens and writes on.
 
@@ -69,11 +68,10 @@ class _Session:
             top_p: keep so much probability; 1 = all.
             seed: of the noise, int64.
             stop_token: stop after this token; -1 = never.
-            outputs: names of what is to be sent back.
 
         Returns:
             generated [B, W] int32, padded with -1, and generated_lengths [B]
-            int32; or what `outputs` says.
+            int32.
         """
         sampling = {
             "max_new_tokens": max_new_tokens,
@@ -87,6 +85,9 @@ class _Session:
             name: np.broadcast_to(value, [self.lanes])
             for name, value in sampling.items()
         }
+        # With the memories all that there are: a server makes each set of
+        # outputs ready when it is first asked for, which takes seconds.
+        outputs = ("generated", "generated_lengths")
         found = self.call(self._generate, {"tokens": tokens, **inputs}, outputs)
         return tuple(found[name] for name in outputs)
 
@@ -122,7 +123,7 @@ class _Session:
             raise ValueError(f"stream needs 1 lane; got {self.lanes}.")
         tokens = np.asarray(prompt)[None]
         while tokens.shape[1] > prompt_tokens_per_call:
-            self.generate(tokens[:, :prompt_tokens_per_call], 0, outputs=())
+            self.generate(tokens[:, :prompt_tokens_per_call], 0)
             tokens = tokens[:, prompt_tokens_per_call:]
         while max_new_tokens > 0:
             count = min(tokens_per_call, max_new_tokens)
@@ -158,14 +159,13 @@ class CarriedSession(_Session):
         sizes = {
             name: lanes * size for name, size in lane_bytes(client).items()
         }
-        # Before the memory is taken.
+        # The first answer has them whole.
         if sum(sizes.values()) > MAX_MESSAGE_BYTES:
             raise too_large(client.place, sum(sizes.values()), sizes)
         self.memories = {}
         for name, info in _memories(client).items():
-            proto = tensor_pb2.TensorProto(
-                dtype=info.dtype, tensor_content=bytes(sizes[name])
-            )
+            # A shape without a value is zeros.
+            proto = tensor_pb2.TensorProto(dtype=info.dtype)
             for size in [lanes, *sizes_of(info)[1:]]:
                 proto.tensor_shape.dim.add(size=size)
             self.memories[name] = proto
@@ -222,7 +222,7 @@ class ResidentSession(_Session):
         self._lost = None
 
     def call(self, signature, inputs, outputs) -> dict:
-        """Calls any signature that takes and gives back a position.
+        """Calls any signature that takes and gives back id and position.
 
         Args and return value are those of `CarriedSession.call`.
 
@@ -235,13 +235,14 @@ class ResidentSession(_Session):
         own = {"session_id": self._ids, "position": self._position}
         try:
             found = self._client.call(
-                signature, {**inputs, **own}, [*outputs, "position"]
+                signature, {**inputs, **own}, [*outputs, *own]
             )
         except ClientError as error:
             if not self._position.any():
                 self._start()
-            elif error.code == "FAILED_PRECONDITION" or (
-                error.code == "INVALID_ARGUMENT" and "position" in error.details
+            elif (
+                error.code == "FAILED_PRECONDITION"
+                or "that of the session" in error.details
             ):
                 self._lost = (
                     error.code,
@@ -252,8 +253,8 @@ class ResidentSession(_Session):
                 )
                 raise ClientError(*self._lost) from None
             raise
-        self._position = to_array(found.pop("position"))
-        return {name: to_array(proto) for name, proto in found.items()}
+        self._position = to_array(found["position"])
+        return {name: to_array(found[name]) for name in outputs}
 
     def restart(self):
         """Begins anew, with empty memories."""

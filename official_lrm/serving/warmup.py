@@ -4,6 +4,8 @@ import os
 
 import tensorflow as tf
 
+from official_lrm.memory.state import POSITION
+
 #: Where TensorFlow Serving looks for them, in `assets.extra`.
 WARMUP_FILE = "tf_serving_warmup_requests"
 
@@ -17,7 +19,8 @@ def write_warmup(folder, signatures, tokenizer=None):
     A signature's first request optimizes its graph, which takes seconds; these
     take them before clients come. One that fails keeps the server from loading
     the model, so they are of one lane and one token. Memories are zeros, of a
-    few bytes in a file whatever the spans.
+    few bytes in a file whatever the spans. Each request that starts a session
+    starts its own, as a server may send them at once; the last one ends all.
 
     Args:
         folder: `assets.extra` of a SavedModel.
@@ -27,13 +30,21 @@ def write_warmup(folder, signatures, tokenizer=None):
     from tensorflow_serving.apis import prediction_log_pb2
 
     file = os.path.join(folder, WARMUP_FILE)
+    started = []
     with tf.io.TFRecordWriter(file) as writer:
         for name, function in signatures.items():
             log = prediction_log_pb2.PredictionLog()
             request = log.predict_log.request
             request.model_spec.signature_name = name
-            for key, spec in inputs_of(function).items():
+            specs = inputs_of(function)
+            for key, spec in specs.items():
                 request.inputs[key].CopyFrom(_tensor(key, spec, tokenizer))
+            if "session_id" in specs:
+                ids = [len(started)] if POSITION in specs else started
+                request.inputs["session_id"].CopyFrom(
+                    tf.make_tensor_proto(ids, tf.int64)
+                )
+                started = sorted({*started, *ids})
             writer.write(log.SerializeToString())
 
 

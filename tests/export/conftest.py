@@ -70,6 +70,11 @@ def make_model(vocab_size, spans=(5, 0, 11)):
     return model
 
 
+@pytest.fixture(scope="session", name="make_model")
+def make_model_fixture():
+    return make_model
+
+
 def make_export(folder, model, tokenizer):
     path = serving.export_saved_model(model, folder, tokenizer=tokenizer)
     return types.SimpleNamespace(

@@ -89,6 +89,7 @@ class SessionModule(tf.Module):
         ):
             return {
                 "logits": tf.cast(logits, tf.float32),
+                "session_id": tf.identity(session_id),
                 "position": tf.cast(position, tf.int32),
             }
 
@@ -122,6 +123,7 @@ class SessionModule(tf.Module):
             return {
                 "generated": generated[:, :count],
                 "generated_lengths": tf.fill(tf.shape(position), count),
+                "session_id": tf.identity(session_id),
                 "position": tf.cast(position, tf.int32),
             }
 

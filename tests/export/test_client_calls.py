@@ -46,6 +46,23 @@ class TestRepeats:
             client.ResidentSession(one).predict([[2]])
         assert not pauses
 
+    def test_a_server_without_a_free_thread_is_asked_again(
+        self, client, connect, session_server, service, pauses, make_toy
+    ):
+        refused = iter([True, True, False])
+
+        def around(request, answer):
+            if next(refused):
+                raise service.ServiceError(
+                    "RESOURCE_EXHAUSTED", "Server Threadpool Exhausted"
+                )
+            return answer()
+
+        session_server.around = around
+        session = client.ResidentSession(connect(session_server))
+        assert session.predict([[2]]).tolist() == make_toy().read([2])
+        assert len(pauses) == 2
+
     @pytest.mark.parametrize("code", ["RESOURCE_EXHAUSTED", "INTERNAL"])
     def test_other_errors_are_not_repeated(
         self, client, connect, session_server, service, pauses, code
@@ -215,9 +232,10 @@ class TestRefusals:
         self, client, client_calls, connect, server, monkeypatch, recorded
     ):
         session = client.CarriedSession(connect(server), lanes=3)
+        session.predict([[2, 3]] * 3)  # Fresh memories are of a few bytes.
         with recorded(server) as calls:
             session.predict([[2, 3]] * 3)
-        (size,) = {call.request_bytes for call in session._client.calls}
+        size = session._client.calls[-1].request_bytes
         assert size == calls[0][0].ByteSize()
         monkeypatch.setattr(client_calls, "MAX_MESSAGE_BYTES", size)
         session.predict([[2, 3]] * 3)

@@ -147,13 +147,23 @@ class TestCarried:
     ):
         session = client.CarriedSession(connect(server))
         with recorded(server) as calls:
-            joined(
-                session.stream([1] * 12, 2, prompt_tokens_per_call=5)
-            )  # 5 + 5 tokens are read, 2 are passed to the call that writes.
             session.call("predict", {"tokens": [[2]]}, [])
+            session.call("predict", {"tokens": [[3]]}, ["logits"])
         outputs = [sorted(response.outputs) for _, response in calls]
-        written = ["generated", "generated_lengths", *MEMORIES]
-        assert outputs == [MEMORIES, MEMORIES, written, MEMORIES]
+        assert outputs == [MEMORIES, ["logits", *MEMORIES]]
+
+    def test_a_fresh_session_sends_no_zeros(
+        self, client, connect, server, recorded
+    ):
+        session = client.CarriedSession(connect(server), lanes=1000)
+        with recorded(server) as calls:
+            session.predict(np.full([1000, 1], 2))
+        assert session._client.calls[-1].request_bytes < 5_000
+        fresh, after = calls[0][0].inputs, session.memories
+        for name in MEMORIES:
+            assert fresh[name].tensor_shape == after[name].tensor_shape
+            assert fresh[name].dtype == after[name].dtype
+            assert not tf.make_ndarray(fresh[name]).any()
 
     @pytest.mark.parametrize("piece", [1, 5, 12, 13, 512])
     def test_how_a_prompt_is_cut_does_not_matter(
