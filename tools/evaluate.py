@@ -75,6 +75,12 @@ flags.DEFINE_string(
 flags.DEFINE_bool("same_length", None, "Override: every query sees M_l keys.")
 flags.DEFINE_integer("clamp_length", None, "Override: clamp distances.")
 flags.DEFINE_enum(
+    "dtype",
+    None,
+    ["float32", "bfloat16", "mixed_bfloat16"],
+    "Override: dtype of weights and arithmetic, as for export.",
+)
+flags.DEFINE_enum(
     "memory_dtype",
     None,
     ["float32", "bfloat16", "int8"],
@@ -131,6 +137,7 @@ def main():
         output=FLAGS.output,
         protocol=FLAGS.protocol,
         positions=FLAGS.positions,
+        dtype=FLAGS.dtype,
     )
 
 

@@ -105,6 +105,7 @@ class Evaluator:
             is_long=model.spans.is_long,
             clamp_length=model.clamp_length,
             attend_to_empty=model.attend_to_empty,
+            dtype=model.compute_dtype,
             memory_dtype=(
                 None
                 if model.memory_format.is_lossless

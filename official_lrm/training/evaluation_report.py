@@ -51,6 +51,7 @@ def report(
     output=None,
     protocol=None,
     positions=False,
+    dtype=None,
 ):
     """Evaluates a model under one or more spans and prints a table.
 
@@ -76,6 +77,7 @@ def report(
         protocol: one of PROTOCOLS, whose values hold where the arguments
             above are None or empty; None = the model's own.
         positions: whether to print the loss by position as well.
+        dtype: a Keras dtype policy or its name; None = the run's own.
 
     Returns:
         An EvaluationResult for each row of the table.
@@ -113,7 +115,7 @@ def report(
     segment_length = segment_length or (
         protocol.segment_length if protocol else trained_length
     )
-    own = load_model(path, checkpoint=checkpoint)
+    own = load_model(path, dtype=dtype, checkpoint=checkpoint)
     tokenizer = tokenizer_of_model(read_tokenizer(path), own.vocab_size, path)
     if corpus is None:
         # What it was trained on is not known, but for bytes any text will do.

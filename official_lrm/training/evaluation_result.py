@@ -23,6 +23,7 @@ class EvaluationResult:
         is_long: whether each layer's memory is a long-range one.
         clamp_length: distances beyond it counted as it; None = no clamp.
         attend_to_empty: whether slots never written were attended to.
+        dtype: what layers computed with.
         memory_dtype: what memories were kept in; None = the compute dtype.
         position_nats: `nats` by the position of the target's input since the
             lane or document began, in the buckets of
@@ -43,6 +44,7 @@ class EvaluationResult:
     is_long: tuple = ()
     clamp_length: int | None = None
     attend_to_empty: bool = False
+    dtype: str = "float32"
     memory_dtype: str | None = None
     position_nats: tuple = ()
     position_tokens: tuple = ()
@@ -135,6 +137,8 @@ class EvaluationResult:
             f"empty slots {empty}",
             repr(MemorySpans(self.spans)),
         ]
+        if self.dtype != "float32":
+            parts.append(f"computed in {self.dtype}")
         if self.memory_dtype:
             parts.append(f"memories kept in {self.memory_dtype}")
         name = f"{self.protocol_name}; " if self.protocol_name else ""

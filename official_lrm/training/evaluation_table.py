@@ -38,7 +38,7 @@ def print_table(results, hidden_size, long_memory=None):
     rows = [("long", *figures, "targets", "state", "time")]
     for row, result in enumerate(results):
         spans = MemorySpans(result.spans)
-        dtype = result.memory_dtype or "float32"
+        dtype = result.memory_dtype or result.dtype
         state = spans.state_bytes(hidden_size, result.lanes, dtype)
         marked = len(results) > 1 and result.nats == best.nats
         first, *others = (_figure(result, name) for name in figures)

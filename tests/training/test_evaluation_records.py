@@ -48,6 +48,7 @@ def test_a_record_is_complete():
         "is_long": [True, False],
         "clamp_length": 11,
         "attend_to_empty": False,
+        "dtype": "float32",
         "memory_dtype": None,
         "protocol_name": "dai2019 but T=7",
         "memory": "cold at the start of each lane and document",
