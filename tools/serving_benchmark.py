@@ -204,7 +204,7 @@ def wire_rows(calls):
                     session = client_sessions.CarriedSession(client)
                     for _ in range(calls + 2):
                         session.predict([[1]])
-                    made = client.calls[-calls:]
+                    made = list(client.calls)[-calls:]
             local = _local_predict(path, calls)
         yield (
             f"{name:18} {made[-1].request_bytes:12,} "

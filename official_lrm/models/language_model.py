@@ -301,6 +301,11 @@ class TransformerXLLanguageModel(keras.Model):
                 "values of the memory get a gradient; got "
                 f"{self.memory_format.content!r}."
             )
+        if training and self.memory_format.dtype == "int8":
+            raise ValueError(
+                "memory_dtype must be a float dtype in training, as rounding "
+                "to integers has no gradient; got int8."
+            )
         if training and seed is None and self._drops:
             seed = self.seed_generator.next()
         return self.backbone(

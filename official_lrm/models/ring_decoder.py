@@ -158,13 +158,15 @@ class RingDecoder:
         weights, memory_format = self._weights[layer], self._format
         query = weights.heads(ops.matmul(hidden, weights.query))
         rows = {"memory": hidden}
-        if memory_format.content == "hidden":
+        # What is not kept is not rounded.
+        if slots is not None and memory_format.content == "hidden":
             rows = self._rounded(rows)
         for part, kernel in (("key", weights.key), ("value", weights.value)):
             rows[part] = weights.heads(ops.matmul(rows["memory"], kernel))
         if memory_format.content != "hidden":
             del rows["memory"]
-            rows = self._rounded(rows)
+            if slots is not None:
+                rows = self._rounded(rows)
         rings = {}
         if slots is None:  # No memory: a token sees itself.
             attended = rows["value"]

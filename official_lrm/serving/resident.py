@@ -58,7 +58,8 @@ class SessionStore(tf.Module):
         self._ids = self._resource("ids", [num_slots], tf.int64)
         self._positions = self._resource("positions", [num_slots], tf.int32)
         # Grows with each write of any slot: it tells whether a slot has
-        # changed, and which was used last. 0 = free.
+        # changed, and which was used last. 0 or below = free; what was there
+        # once is never given again.
         self._versions = self._resource("versions", [num_slots], tf.int64)
         self._rings = {
             name: self._resource(
@@ -127,7 +128,7 @@ class SessionStore(tf.Module):
             ended = tf.boolean_mask(slots, found)
             versions = self._versions.read()
             write = self._versions.assign(
-                _set(versions, ended, tf.zeros_like(ended, tf.int64))
+                _set(versions, ended, -tf.gather(versions, ended))
             )
             with tf.control_dependencies([write]):
                 return [tf.identity(found)]
@@ -228,7 +229,9 @@ class SessionStore(tf.Module):
                 _set(
                     versions,
                     slots,
-                    tf.fill(tf.shape(slots), tf.reduce_max(versions) + 1),
+                    tf.fill(
+                        tf.shape(slots), tf.reduce_max(tf.abs(versions)) + 1
+                    ),
                 )
             ),
         ]
@@ -258,6 +261,9 @@ class SessionStore(tf.Module):
         # As many as the longest lane has new ones; what others have before
         # theirs is written as it was.
         count = tf.minimum(tf.maximum(tf.reduce_max(lengths), 0), span)
+        # A position that has stopped at the last one counts tokens no more.
+        stopped = tf.reduce_any(position == tf.int32.max)
+        count = tf.where(stopped, span, count)
         rows = self._rows(slots, position, count, span)
         newest = memories[name][:, span - count :]
         shape = tf.concat([[-1], tf.shape(newest)[2:]], axis=0)
