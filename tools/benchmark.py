@@ -181,5 +181,7 @@ def peak_memory() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
+main = {"input": measure_input, "serve": measure_serving}
+
 if __name__ == "__main__":
-    command_line.run({"input": measure_input, "serve": measure_serving})
+    command_line.run(main)

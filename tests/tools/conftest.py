@@ -133,6 +133,8 @@ def call_tool(monkeypatch, capsys):
         own = set(FLAGS) - before
         argv = [str(path), *map(str, arguments)]
         monkeypatch.setattr(sys, "argv", argv)
+        # As for a script, whose folder is where it imports from.
+        monkeypatch.syspath_prepend(path.parent)
 
         def run(main, flags_parser):
             sys.exit(main(flags_parser(argv)))
