@@ -1,7 +1,8 @@
 """How fast an export answers: in the process, from C++, over gRPC.
 
-Every figure of a table comes from the same rounds, in which each of its rows
-has its turn: what else the machine does then hits all of them.
+The rows of a table take turns, so that what else the machine does hits all of
+them; but for the C++ session, which is timed right after the others of its
+spans, and the 24-layer models, which do not fit into memory together.
 """
 
 import contextlib
@@ -108,14 +109,13 @@ def decode_rows(dtypes, tokens, rounds, peer_python=None):
             yield _row(", ".join(row), seconds, slowest, size / rate)
 
 
-def serve_rows(export_flags, tokens, calls, threads=0):
+def serve_rows(export_flags, tokens, calls):
     """Latency per token of four ways to call, full memory and 2 long.
 
     Args:
         export_flags: memory_format, memory_dtype and dtype of the exports.
         tokens: that one call generates.
         calls: of each way.
-        threads: of the C++ session; 0 = one per core.
 
     Yields:
         Lines of text.
@@ -148,9 +148,7 @@ def serve_rows(export_flags, tokens, calls, threads=0):
                     for way, call in ways.items():
                         times[way].append(call())
                 if runner:
-                    times["C++ session"] = _in_cpp(
-                        runner, path, tokens, calls, threads
-                    )
+                    times["C++ session"] = _in_cpp(runner, path, tokens, calls)
                 for way in (
                     "in the process",
                     "C++ session",
@@ -243,13 +241,7 @@ class _InProcess:
             name: tf.constant(value)
             for name, value in _sampling(tokens).items()
         }
-        outputs = self._generate.structured_outputs
-        _, specs = self._generate.structured_input_signature
-        self._memories = {
-            name: tf.zeros([size or 1 for size in spec.shape], spec.dtype)
-            for name, spec in specs.items()
-            if name in outputs
-        }
+        self._memories = _fresh_memories(self._generate)
         self()
 
     def __call__(self):
@@ -347,35 +339,31 @@ class _Peer(_Child):
         return float(self._read())
 
 
-def _in_cpp(runner, path, tokens, calls, threads):
-    # The first call prepares the session and starts the memories, as zeros.
-    specs = (
-        tf.saved_model.load(path)
-        .signatures["generate"]
-        .structured_input_signature[1]
-    )
-    inputs = {"tokens": np.array([[1]], "int32"), **_sampling(tokens)}
-    memories = {
-        name: np.zeros(
-            [size or 1 for size in spec.shape], spec.dtype.as_numpy_dtype
-        )
-        for name, spec in specs.items()
-        if name not in inputs
+def _fresh_memories(signature):
+    # Of one lane: what goes in and comes out, as zeros.
+    return {
+        name: tf.zeros([size or 1 for size in spec.shape], spec.dtype)
+        for name, spec in signature.structured_input_signature[1].items()
+        if name in signature.structured_outputs
     }
+
+
+def _in_cpp(runner, path, tokens, calls):
+    # The first call prepares the session and starts the memories.
+    loaded = tf.saved_model.load(path)
+    memories = _fresh_memories(loaded.signatures["generate"])
+    memories = {name: value.numpy() for name, value in memories.items()}
+    inputs = {"tokens": np.array([[1]], "int32"), **_sampling(tokens)}
     script = [saved_model_runner.Call("generate", {**inputs, **memories})]
     script += [saved_model_runner.Call("generate", inputs)] * calls
-    run = saved_model_runner.run_calls(runner, path, script, threads)
+    run = saved_model_runner.run_calls(runner, path, script)
     return [result.microseconds / 1e6 for result in run.results[1:]]
 
 
 def _local_predict(path, calls):
     # Median seconds of `predict` without a server.
     predict = tf.saved_model.load(path).signatures["predict"]
-    memories = {
-        name: tf.zeros([size or 1 for size in spec.shape], spec.dtype)
-        for name, spec in predict.structured_input_signature[1].items()
-        if name in predict.structured_outputs
-    }
+    memories = _fresh_memories(predict)
     times = []
     for _ in range(calls + 1):
         start = time.perf_counter()

@@ -227,9 +227,7 @@ class ServingModule(tf.Module):
             {"tokens": tokens},
             None,
             lengths,
-            checks.response_fits(
-                model, tokens, 4 * model.vocab_size, carries=False
-            ),
+            self._logits_fit(tokens, carries=False),
         )
 
         def step(memories):
@@ -277,17 +275,19 @@ class ServingModule(tf.Module):
             *checks.same_lanes(tokens, sampling),
             *checks.check_sampling(sampling),
         ]
-        sampling = checks.after(assertions, sampling)
-        return checks.after(assertions, {"tokens": tokens})["tokens"], sampling
+        checked = checks.after(assertions, {"tokens": tokens, **sampling})
+        return checked.pop("tokens"), checked
 
     def _score_bytes(self):
         # Logits exist, though they are not sent, unless there are cutoffs.
         model = self._model.value
         return 4 if model.softmax.cutoffs else 4 * model.vocab_size
 
-    def _logits_fit(self, tokens):
+    def _logits_fit(self, tokens, carries=True):
         model = self._model.value
-        return checks.response_fits(model, tokens, 4 * model.vocab_size)
+        return checks.response_fits(
+            model, tokens, 4 * model.vocab_size, carries=carries
+        )
 
 
 def _specs(model):
