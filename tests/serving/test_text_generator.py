@@ -60,6 +60,7 @@ class TestStream:
 
         class Noted:
             structured_input_signature = generate.structured_input_signature
+            structured_outputs = generate.structured_outputs
 
             def __call__(self, tokens, position, **inputs):
                 fed.append((int(position[0]), tokens[0].numpy().tolist()))
