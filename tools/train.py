@@ -82,8 +82,8 @@ def main():
         import tensorflow as tf
 
         tf.config.experimental.enable_op_determinism()
-    experiment.run_experiment(params, FLAGS.mode, FLAGS.model_dir)
-    if "train" in FLAGS.mode:
+    trainer = experiment.run_experiment(params, FLAGS.mode, FLAGS.model_dir)
+    if "train" in FLAGS.mode and not trainer.stopped:
         preset = os.path.join(FLAGS.model_dir, experiment.PRESET_FOLDER)
         print(f"trained model: {preset}")
 

@@ -153,10 +153,15 @@ class LanguageModelTrainerConfig(cfg.TrainerConfig):
             `best_checkpoint_metric_comp` are left alone.
         early_stopping_patience: evaluations in a row without a less
             validation loss, after which training stops; 0 = never.
+        checkpoint_disk_budget_gb: gigabytes (1e9 bytes) that the checkpoints
+            may take between two saves, beside `max_to_keep`: older ones are
+            removed, the newest never; None = no bound. While one is written
+            it comes on top.
     """
 
     best_checkpoint_export_subdir: str = "best"
     early_stopping_patience: int = 0
+    checkpoint_disk_budget_gb: float | None = None
 
 
 def _experiment(task, trainer, optimizer, runtime=None):

@@ -25,8 +25,7 @@ DTYPE_POLICIES = {
     "float64": "float64",
 }
 
-#: multi_worker_mirrored is missing: its checkpoints are not written yet.
-STRATEGIES = ("one_device", "mirrored", "tpu")
+STRATEGIES = ("one_device", "mirrored", "multi_worker_mirrored", "tpu")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,6 +143,13 @@ def resolve(params) -> RunSettings:
             "runtime.distribution_strategy=tpu; got "
             f"{runtime.distribution_strategy!r}."
         )
+    workers = runtime.worker_hosts or runtime.task_index != -1
+    if workers and runtime.distribution_strategy != "multi_worker_mirrored":
+        raise ValueError(
+            "runtime.worker_hosts and runtime.task_index need "
+            "runtime.distribution_strategy=multi_worker_mirrored; got "
+            f"{runtime.distribution_strategy!r}."
+        )
     if task.corpus.tokenizer not in TOKENIZER_TYPES:
         raise ValueError(
             f"task.corpus.tokenizer must be one of "
@@ -170,6 +176,12 @@ def resolve(params) -> RunSettings:
     patience = integer(
         "trainer.early_stopping_patience", trainer.early_stopping_patience
     )
+    if trainer.checkpoint_disk_budget_gb is not None:
+        number(
+            "trainer.checkpoint_disk_budget_gb",
+            trainer.checkpoint_disk_budget_gb,
+            above=0,
+        )
     subdir = trainer.best_checkpoint_export_subdir
     # A run's other folders are "preset" and those of its summaries.
     taken = (".", "..", "preset", "train", trainer.validation_summary_subdir)

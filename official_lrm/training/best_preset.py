@@ -30,9 +30,15 @@ class BestPreset:
         figure: JSON-ready dict of what the loss is of: text, lanes, spans.
         patience: evaluations in a row without a better one, after which
             `check` ends training; 0 = never.
+        workers: the Workers of the run, of which the chief writes; None = it
+            is this process alone.
     """
 
-    def __init__(self, trainer, model_dir, subdir, figure, patience=0):
+    def __init__(
+        self, trainer, model_dir, subdir, figure, patience=0, workers=None
+    ):
+        self._alone = workers is None or workers.num_processes == 1
+        self._writes = workers is None or workers.is_chief
         self._trainer = trainer
         self._model_dir = os.path.join(model_dir, subdir)
         # As it comes back from a file.
@@ -73,8 +79,9 @@ class BestPreset:
         """
         step = int(self._trainer.global_step.numpy())
         loss = float(output["validation_loss"])
-        if self._record is not None:
-            # Another process may evaluate the same run.
+        if self._record is not None and self._alone:
+            # Another process may evaluate the same run. (Workers must not
+            # see what their chief has written meanwhile.)
             self._record = self._read() or self._record
         best = self._record
         if best is not None and step <= best["last_step"]:
@@ -84,17 +91,20 @@ class BestPreset:
                 return
             loss = math.inf
         if best is None or loss < best["validation_loss"]:
-            write_preset(
-                self._trainer.model,
-                self._trainer.task.tokenizer,
-                self._model_dir,
-            )
+            if self._writes:
+                write_preset(
+                    self._trainer.model,
+                    self._trainer.task.tokenizer,
+                    self._model_dir,
+                )
             best = {"step": step, "validation_loss": loss, "worse_since": 0}
         else:
             best = {**best, "worse_since": best["worse_since"] + 1}
         self._record = {**best, "last_step": step, "figure": self._figure}
         # After the weights: a run that dies in between writes them again.
-        write_file(self._model_dir, BEST_FILE, json.dumps(self._record) + "\n")
+        if self._writes:
+            text = json.dumps(self._record) + "\n"
+            write_file(self._model_dir, BEST_FILE, text)
 
     def check(self):
         """Tells whether training is over, also one that is started again.

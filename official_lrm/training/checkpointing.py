@@ -1,138 +1,169 @@
 """Checkpoints that hold everything the next training step depends on.
 
 `ckpt-N` is a TensorFlow checkpoint of every variable of model and optimizer,
-keyed by its path, with the step and a description of the run;
-`ckpt-N.memories-00000-of-00001` beside it holds the memories of the replicas
-of one host. The memories are written first and `ckpt-N` commits them.
+keyed by its path, with the step and a description of the run; files beside it
+hold the memories (see memory_files). The memories are written first and
+`ckpt-N` commits them.
 """
-
-import json
-import os
 
 import tensorflow as tf
 from absl import logging
 
-# What TensorFlow raises for files that are torn, truncated or foreign, and
-# what its reader makes of the same in Python.
-READ_ERRORS = (tf.errors.OpError, IndexError, ValueError)
-
-_FORMAT = 1
-
-
-class RunDescription(tf.train.experimental.PythonState):
-    """What a checkpoint says of its run: a dict kept as JSON.
-
-    Args:
-        current: the dict of the run at hand.
-    """
-
-    def __init__(self, current):
-        self.current = {"format": _FORMAT, **current} if current else {}
-        self.restored = None
-
-    def serialize(self):
-        """Returns the JSON text."""
-        return json.dumps(self.current, sort_keys=True)
-
-    def deserialize(self, string_value):
-        """Keeps the restored dict beside the current one."""
-        self.restored = json.loads(string_value)
+from official_lrm.training.checkpoint_contents import (
+    UnreadableCheckpointError,
+    check_variables,
+    read_description,
+    reason_of,
+    restore,
+)
+from official_lrm.training.checkpoint_files import (
+    checkpoint_path,
+    checkpoint_steps,
+    prune_checkpoints,
+    remove_checkpoint,
+    write_state,
+)
+from official_lrm.training.memory_files import write_memories
+from official_lrm.training.workers import Workers
 
 
-def variables_by_path(variables) -> dict:
-    """Raw variables of Keras variables, by path.
-
-    TensorFlow's own tracking misses Keras 3 layers held in lists, and says
-    nothing.
-
-    Args:
-        variables: Keras variables.
-
-    Returns:
-        A dict from path to tf.Variable.
-
-    Raises:
-        ValueError: if two variables have one path.
-    """
-    by_path = {variable.path: variable.value for variable in variables}
-    if len(by_path) != len(variables):
-        raise ValueError("two variables share one path; none may be lost.")
-    return by_path
-
-
-class MemoryCheckpointManager(tf.train.CheckpointManager):
+class MemoryCheckpointManager:
     """Saves and restores a trainer with its memories.
+
+    It has what Orbit's controller asks of a tf.train.CheckpointManager. With
+    several processes all of them save and restore together: the chief writes
+    the variables, each the memories of its own replicas; a checkpoint that
+    one of them cannot read is none for all.
 
     Args:
         trainer: a LanguageModelTrainer.
-        directory: where checkpoints go.
+        directory: where checkpoints go, the same for all processes.
         max_to_keep: how many are kept.
         checkpoint_interval: steps between two.
+        falls_back: whether an older checkpoint does where the newest cannot be
+            read. To train, it does; who evaluates wants to know.
+        disk_budget: bytes that the checkpoints may take between two saves;
+            older ones are removed, the newest never. None = no bound.
     """
 
-    def __init__(self, trainer, directory, max_to_keep, checkpoint_interval):
-        super().__init__(
-            trainer.checkpoint,
-            directory=directory,
-            max_to_keep=max_to_keep,
-            step_counter=trainer.global_step,
-            checkpoint_interval=checkpoint_interval,
-            init_fn=trainer.initialize,
-        )
+    def __init__(
+        self,
+        trainer,
+        directory,
+        max_to_keep,
+        checkpoint_interval,
+        falls_back=True,
+        disk_budget=None,
+    ):
+        self.directory = directory
+        self.checkpoint = trainer.checkpoint
+        self.checkpoint_interval = checkpoint_interval
         self._trainer = trainer
+        self._workers = Workers(trainer.strategy)
+        self._max_to_keep = max_to_keep
+        self._falls_back = falls_back
+        self._disk_budget = disk_budget
+        self._last_step = 0  # That was saved or restored.
 
-    def save(self, checkpoint_number=None, check_interval=True, options=None):
+    def sync(self):
+        """Does nothing: Orbit waits here for asynchronous saves."""
+
+    def save(self, checkpoint_number, check_interval=True, options=None):
         """Writes the memories, then the checkpoint that commits them.
 
         Args:
             checkpoint_number: the global step.
             check_interval: whether to save only when the interval has passed.
-            options: as tf.train.CheckpointManager's.
+            options: tf.train.CheckpointOptions.
 
         Returns:
             The prefix of the checkpoint, or None if it was not due.
+
+        Raises:
+            ValueError: if it could not be written; older ones are intact.
         """
         step = int(checkpoint_number)
-        if check_interval and not self._due(step):
+        waited = step - self._last_step
+        if not waited or (check_interval and waited < self.checkpoint_interval):
             return None
-        prefix = os.path.join(self.directory, f"ckpt-{step}")
-        if self.latest_checkpoint == prefix:
-            return None  # Saved at this very step already.
         self._trainer.close_progress()  # Orbit will say that it was saved.
-        memories = self._trainer.memories
-        if memories is not None:
-            write_memories(prefix, self._trainer.strategy, memories)
-        path = super().save(
-            checkpoint_number=step, check_interval=False, options=options
-        )
-        self._prune_memories()
+        path = checkpoint_path(self.directory, step)
+        replicas = self._trainer.local_memories()
+        self._together(path, lambda: self._write_memories(path, step, replicas))
+        self._together(path, lambda: self._commit(path, step, options))
+        self._last_step = step
         return path
 
-    def _due(self, step):
-        latest = self.latest_checkpoint
-        last = int(latest.rsplit("-", 1)[1]) if latest else 0
-        return step - last >= self.checkpoint_interval
+    def _write_memories(self, path, step, replicas):
+        # What an earlier run left torn at this step must not be mixed in.
+        if self._workers.num_processes == 1:
+            remove_checkpoint(self.directory, step)
+        tf.io.gfile.makedirs(self.directory)
+        if replicas:
+            write_memories(path, self._workers, replicas)
 
-    def _prune_memories(self):
-        kept = {os.path.basename(path) for path in self.checkpoints}
-        pattern = os.path.join(self.directory, "ckpt-*.memories-*")
-        for path in tf.io.gfile.glob(pattern):
-            if os.path.basename(path).split(".memories-")[0] not in kept:
-                tf.io.gfile.remove(path)
+    def _commit(self, path, step, options):
+        if not self._workers.is_chief:
+            return
+        self.checkpoint.write(path, options=options)
+        kept = prune_checkpoints(
+            self.directory, step, self._max_to_keep, self._disk_budget
+        )
+        write_state(self.directory, kept)
+
+    def _together(self, path, write):
+        error = None
+        try:
+            write()
+        except (tf.errors.OpError, OSError) as raised:
+            error = raised
+        if not self._workers.sum(int(error is not None)):
+            return
+        reason = "another worker failed" if error is None else reason_of(error)
+        if self._workers.is_chief:
+            self._remove_torn(path)
+        steps = checkpoint_steps(self.directory)
+        last = checkpoint_path(self.directory, steps[-1]) if steps else "none"
+        raise ValueError(
+            f"checkpoint {path} could not be written: {reason}. The last good "
+            f"one is {last}."
+        )
+
+    def _remove_torn(self, path):
+        try:
+            remove_checkpoint(self.directory, int(path.rsplit("-", 1)[1]))
+        except (tf.errors.OpError, OSError) as error:
+            logging.warning("%s is left torn: %s", path, reason_of(error))
 
     def restore_or_initialize(self):
-        """Restores the newest checkpoint, or initializes the model.
+        """Restores the newest checkpoint (that can be read), or initializes.
 
         Returns:
             The prefix of the checkpoint restored, or None.
 
         Raises:
-            ValueError: if it cannot be read or belongs to another run.
+            ValueError: if it belongs to another run, or none can be read.
         """
-        if self.latest_checkpoint is None:
-            return super().restore_or_initialize()
-        self.restore_from(self.latest_checkpoint)
-        return self.latest_checkpoint
+        steps = checkpoint_steps(self.directory)
+        errors = []
+        while step := self._workers.of_chief(steps.pop() if steps else 0):
+            path, error = checkpoint_path(self.directory, step), None
+            try:
+                self.restore_from(path)
+            except UnreadableCheckpointError as raised:
+                if not self._falls_back:
+                    raise
+                error = raised
+            if not self._workers.sum(int(error is not None)):
+                return path
+            errors.append(error or f"another worker cannot read {path}")
+            logging.warning("%s Trying the one before it.", errors[-1])
+        if errors:
+            raise ValueError(
+                f"no checkpoint of {self.directory} can be read: {errors[0]}"
+            )
+        self._trainer.initialize()
+        return None
 
     def restore_from(self, path):
         """Restores a checkpoint and tells the trainer to go on from it.
@@ -141,7 +172,8 @@ class MemoryCheckpointManager(tf.train.CheckpointManager):
             path: prefix of the files.
 
         Raises:
-            ValueError: if it cannot be read or belongs to another run.
+            UnreadableCheckpointError: if its files are torn.
+            ValueError: if it belongs to another run.
         """
         check_variables(
             path,
@@ -154,187 +186,4 @@ class MemoryCheckpointManager(tf.train.CheckpointManager):
         self._trainer.check_run(path, read_description(path))
         restore(self.checkpoint, path).assert_consumed()
         self._trainer.resume(path)
-
-
-def check_variables(path, groups):
-    """Compares the variables of a checkpoint with those of the program.
-
-    TensorFlow restores what fits and is silent, or fills pages, about the
-    rest.
-
-    Args:
-        path: prefix of the checkpoint.
-        groups: dict from "model" or "optimizer" to dicts of raw variables by
-            path.
-
-    Raises:
-        ValueError: naming the first variable that is missing, extra or of
-            another shape or dtype, and how many there are.
-    """
-    reader = _reader(path)
-    shapes = reader.get_variable_to_shape_map()
-    dtypes = reader.get_variable_to_dtype_map()
-    wrong = []
-    for group, variables in groups.items():
-        keys = {
-            f"{group}/{_escape(name)}{_VALUE}": (name, variable)
-            for name, variable in variables.items()
-        }
-        saved = {
-            key
-            for key in shapes
-            if key.startswith(f"{group}/") and key.endswith(_VALUE)
-        }
-        wrong += [f"lacks {keys[key][0]}" for key in keys if key not in saved]
-        wrong += [
-            f"has {key.removesuffix(_VALUE).replace('.S', '/')}, which is "
-            "none of this run's"
-            for key in sorted(saved - set(keys))
-        ]
-        for key, (name, variable) in keys.items():
-            if key not in saved:
-                continue
-            ours = (tuple(variable.shape), variable.dtype.base_dtype.name)
-            theirs = (tuple(shapes[key]), dtypes[key].name)
-            if ours != theirs:
-                wrong.append(
-                    f"has {name} as {theirs[1]} {list(theirs[0])}, not "
-                    f"{ours[1]} {list(ours[0])}"
-                )
-    if wrong:
-        more = f" (and {len(wrong) - 1} more)" if wrong[1:] else ""
-        raise ValueError(
-            f"checkpoint {path} is of another model: it {wrong[0]}{more}."
-        )
-
-
-def read_description(path) -> dict:
-    """Reads what a checkpoint says of its run.
-
-    Args:
-        path: prefix of the checkpoint.
-
-    Returns:
-        A dict, empty where the checkpoint says nothing.
-
-    Raises:
-        ValueError: if it cannot be read, or is of a newer format.
-    """
-    reader = _reader(path)
-    if not reader.has_tensor(_DESCRIPTION):
-        return {}
-    try:
-        description = json.loads(reader.get_tensor(_DESCRIPTION))
-    except READ_ERRORS as error:
-        raise _unreadable(path, error) from None
-    if description and description["format"] != _FORMAT:
-        raise ValueError(
-            f"checkpoint {path} has format {description['format']}; this "
-            f"release reads format {_FORMAT}."
-        )
-    return description
-
-
-def restore(checkpoint, path):
-    """Restores a checkpoint, with one-line errors.
-
-    Args:
-        checkpoint: tf.train.Checkpoint.
-        path: prefix of the files.
-
-    Returns:
-        The load status.
-
-    Raises:
-        ValueError: if the files are torn.
-    """
-    try:
-        return checkpoint.restore(path)
-    except READ_ERRORS as error:
-        raise _unreadable(path, error) from None
-
-
-_VALUE = "/.ATTRIBUTES/VARIABLE_VALUE"
-_DESCRIPTION = "run/.ATTRIBUTES/py_state"
-
-
-def _escape(name):
-    # As TensorFlow's object graph names its children.
-    return name.replace(".", "..").replace("/", ".S")
-
-
-def _reader(path):
-    try:
-        return tf.train.load_checkpoint(path)
-    except READ_ERRORS as error:
-        raise _unreadable(path, error) from None
-
-
-def _unreadable(path, error):
-    return ValueError(f"checkpoint {path} cannot be read: {_reason(error)}")
-
-
-def write_memories(prefix, strategy, memories):
-    """Writes the memories of this host's replicas beside a checkpoint.
-
-    Args:
-        prefix: prefix of the checkpoint.
-        strategy: the tf.distribute.Strategy.
-        memories: dict of per-replica tensors.
-    """
-    tensors = {}
-    for name, value in memories.items():
-        replicas = strategy.experimental_local_results(value)
-        for replica, tensor in enumerate(replicas):
-            tensors[f"replica_{replica:02d}/{name}"] = tensor
-    tf.raw_ops.SaveV2(
-        prefix=_memories_prefix(prefix),
-        tensor_names=list(tensors),
-        shape_and_slices=[""] * len(tensors),
-        tensors=list(tensors.values()),
-    )
-
-
-def read_memories(prefix, num_replicas) -> list[dict] | None:
-    """Reads what `write_memories` wrote.
-
-    Args:
-        prefix: prefix of the checkpoint.
-        num_replicas: replicas of this host.
-
-    Returns:
-        A dict of NumPy arrays for each replica; None where there is no file.
-
-    Raises:
-        ValueError: if the file is torn.
-    """
-    prefix = _memories_prefix(prefix)
-    if not tf.io.gfile.exists(prefix + ".index"):
-        return None
-    try:
-        reader = tf.train.load_checkpoint(prefix)
-        replicas = [{} for _ in range(num_replicas)]
-        for key in reader.get_variable_to_shape_map():
-            replica, name = key.split("/", 1)
-            replicas[int(replica.removeprefix("replica_"))][name] = (
-                reader.get_tensor(key)
-            )
-    except READ_ERRORS as error:
-        raise ValueError(
-            f"memories {prefix} cannot be read: {_reason(error)}"
-        ) from None
-    return replicas
-
-
-def _memories_prefix(prefix):
-    return f"{prefix}.memories-00000-of-00001"
-
-
-def _reason(error) -> str:
-    text = getattr(error, "message", None) or str(error)
-    return " ".join(text.split())
-
-
-def log_cold_start(reason):
-    """Says that memories start empty although a checkpoint was restored."""
-    logging.warning("memories start empty: %s.", reason)
+        self._last_step = int(self._trainer.global_step.numpy())

@@ -9,6 +9,7 @@ from official_lrm.tasks.language_modeling import score_segment
 from official_lrm.tasks.position_buckets import NUM_BUCKETS
 from official_lrm.training.evaluation_result import EvaluationResult
 from official_lrm.training.scored_text import ScoredText
+from official_lrm.training.stop_request import StoppedError
 
 # What a step sums over its targets.
 _SUMS = ("nats", "tokens", "position_nats", "position_tokens")
@@ -43,10 +44,12 @@ class Evaluator:
     Args:
         model: a TransformerXLLanguageModel.
         strategy: tf.distribute.Strategy; the current one by default.
+        stop_flag: scalar bool variable that ends a run when it is True.
     """
 
-    def __init__(self, model, strategy=None):
+    def __init__(self, model, strategy=None, stop_flag=None):
         self._model = model
+        self._stop_flag = tf.constant(False) if stop_flag is None else stop_flag
         self._strategy = strategy or tf.distribute.get_strategy()
         self._step = tf.function(self._distributed_step)
 
@@ -64,6 +67,9 @@ class Evaluator:
 
         Returns:
             EvaluationResult.
+
+        Raises:
+            StoppedError: if the stop flag was set.
         """
         steps = lanes.num_steps
         if max_steps is not None:
@@ -81,6 +87,8 @@ class Evaluator:
         iterator = iter(dataset)
         for step in range(steps):
             step_sums, memories = self._step(next(iterator), memories)
+            if step_sums.pop("stop"):
+                raise StoppedError(f"stopped at step {step + 1} of evaluation")
             for name, value in step_sums.items():
                 sums[name] += value.numpy()
             if progress is not None or step == steps - 1:
@@ -117,12 +125,17 @@ class Evaluator:
         )
 
     def _distributed_step(self, inputs, memories):
-        def replica_step(inputs, memories):
+        def replica_step(inputs, memories, stop):
             logs = score_segment({**inputs, "memories": memories}, self._model)
-            return {name: logs[name] for name in _SUMS}, logs["memories"]
+            sums = {name: logs[name] for name in _SUMS}
+            # All stop at the same step, whoever was asked to.
+            return {**sums, "stop": tf.cast(stop, tf.int32)}, logs["memories"]
 
         strategy = self._strategy
-        sums, memories = strategy.run(replica_step, args=(inputs, memories))
+        stop = tf.identity(self._stop_flag)
+        sums, memories = strategy.run(
+            replica_step, args=(inputs, memories, stop)
+        )
         return {
             name: strategy.reduce(tf.distribute.ReduceOp.SUM, value, axis=None)
             for name, value in sums.items()

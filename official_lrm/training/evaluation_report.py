@@ -4,8 +4,6 @@ import dataclasses
 import os
 import sys
 
-import tensorflow as tf
-
 from official_lrm.configs.settings import resolve
 from official_lrm.data import (
     EvaluationLanes,
@@ -15,7 +13,8 @@ from official_lrm.data import (
 )
 from official_lrm.memory.spans import MemorySpans
 from official_lrm.progress import ProgressLine
-from official_lrm.training.checkpointing import read_description
+from official_lrm.training.checkpoint_contents import read_description
+from official_lrm.training.checkpoint_files import newest_checkpoint
 from official_lrm.training.evaluation import Evaluator
 from official_lrm.training.evaluation_records import RecordFile, record_of
 from official_lrm.training.evaluation_table import (
@@ -110,7 +109,7 @@ def report(
         cache_dir = params.task.corpus.cache_dir or None
         trained_length = settings.train.segment_length
         # Once: a run that goes on writes newer ones.
-        newest = tf.train.latest_checkpoint(run)
+        newest = newest_checkpoint(run)
         checkpoint = None if is_preset(path) else newest
     segment_length = segment_length or (
         protocol.segment_length if protocol else trained_length

@@ -1,117 +1,34 @@
 """Running an experiment with Model Garden's runner."""
 
+import contextlib
 import dataclasses
 import functools
 import os
+import signal
 
 import keras
-import orbit
 import tensorflow as tf
 from absl import logging
-from official.common import distribute_utils
 from official.core import task_factory, train_lib
 
 from official_lrm.configs.settings import resolve
 from official_lrm.models.presets import CONFIG_FILE
 from official_lrm.training.best_preset import BestPreset, StopEarlyError
+from official_lrm.training.checkpoint_files import newest_checkpoint
 from official_lrm.training.checkpointing import MemoryCheckpointManager
-from official_lrm.training.loading import (
-    check_tokenizer,
-    read_tokenizer,
-    write_tokenizer,
-)
+from official_lrm.training.controller import TrainingController
+from official_lrm.training.loading import read_tokenizer, write_tokenizer
 from official_lrm.training.params import write_params
 from official_lrm.training.run_files import write_preset
+from official_lrm.training.run_lock import run_lock
+from official_lrm.training.stop_request import StoppedError, StopRequest
+from official_lrm.training.strategies import build_strategy
 from official_lrm.training.trainer import LanguageModelTrainer
+from official_lrm.training.workers import Workers
 
 PRESET_FOLDER = "preset"
 
 MODES = ("train", "eval", "train_and_eval", "continuous_eval")
-
-
-class _Controller(orbit.Controller):
-    """Orbit's controller; progress is the trainer's own line.
-
-    Args:
-        train_steps: the last step.
-        best: BestPreset that ends training early, or None.
-        summary_interval: as Orbit's.
-        **kwargs: as Orbit's.
-    """
-
-    def __init__(self, *, train_steps, best, summary_interval=None, **kwargs):
-        self._train_steps = train_steps
-        self._best = best
-        self._write_interval = summary_interval or 1
-        super().__init__(summary_interval=summary_interval, **kwargs)
-
-    def _train_n_steps(self, num_steps):
-        with self.summary_manager.summary_writer().as_default():
-            output = self.trainer.train(tf.constant(num_steps, tf.int32))
-        for action in self.train_actions:
-            action(output)
-        if int(self.global_step) % self._write_interval == 0:
-            self.summary_manager.write_summaries(output)
-            self.summary_manager.flush()
-
-    def restore_checkpoint(self, checkpoint_path=None):
-        """Restores as a resumed run does, also when evaluating beside one."""
-        manager = self.checkpoint_manager
-        with self.strategy.scope():
-            if checkpoint_path is None:
-                checkpoint_path = manager.restore_or_initialize()
-            else:
-                manager.restore_from(checkpoint_path)
-        if checkpoint_path is not None:
-            # Last: that the text is another one says more.
-            check_tokenizer(self.evaluator.task.tokenizer, manager.directory)
-        return checkpoint_path
-
-    def evaluate(self, steps=-1):
-        """Evaluates; when training, it may end there.
-
-        Raises:
-            StopEarlyError: if evaluations do not get better.
-        """
-        # The last evaluation may take hours, and Orbit saves after it.
-        is_last = int(self.global_step.numpy()) >= self._train_steps
-        if self.trainer is not None and is_last:
-            self._maybe_save_checkpoint(check_interval=False)
-        output = super().evaluate(steps)
-        if self.trainer is not None and self._best is not None:
-            try:
-                self._best.check()
-            except StopEarlyError:
-                self._maybe_save_checkpoint(check_interval=False)
-                raise
-        return output
-
-    def evaluate_continuously(self, steps=-1, timeout=None, timeout_fn=None):
-        """Evaluates the newest checkpoint whenever there is a new one.
-
-        It ends with that of the last step, or when `timeout` seconds brought
-        none.
-        """
-        output = None
-        folder = self.checkpoint_manager.directory
-        print(f"waiting for checkpoints in {folder}", flush=True)
-        for path in tf.train.checkpoints_iterator(folder, timeout=timeout):
-            try:
-                self.restore_checkpoint(path)
-            except ValueError:
-                # The training beside it keeps the newest only.
-                if tf.io.gfile.exists(f"{path}.index"):
-                    raise
-                logging.warning("%s was deleted before it was read.", path)
-                continue
-            output = self.evaluate(steps)
-            if timeout_fn is not None and timeout_fn():
-                return output
-        print(
-            f"no new checkpoint in {folder} for {timeout} s "
-            "(trainer.continuous_eval_timeout)"
-        )
-        return output
 
 
 class _Runner(train_lib.OrbitExperimentRunner):
@@ -124,24 +41,32 @@ class _Runner(train_lib.OrbitExperimentRunner):
             directory=self.model_dir,
             max_to_keep=trainer.max_to_keep,
             checkpoint_interval=trainer.checkpoint_interval,
+            falls_back="train" in self._mode,
+            disk_budget=None
+            if trainer.checkpoint_disk_budget_gb is None
+            else int(trainer.checkpoint_disk_budget_gb * 1e9),
         )
 
 
 def run_experiment(params, mode, model_dir, strategy=None):
     """Trains and evaluates as Model Garden's `train_lib.run_experiment`.
 
+    SIGTERM and SIGINT end training after the step in flight, which is saved.
+
     Args:
         params: ExperimentConfig whose task is a LanguageModelingConfig.
         mode: one of MODES.
         model_dir: where checkpoints, summaries, `params.yaml` and the final
-            preset go.
+            preset go; the same for all workers.
         strategy: tf.distribute.Strategy; by default as `params.runtime` says.
 
     Returns:
-        The trainer.
+        The trainer; its `stopped` tells whether a signal ended it.
 
     Raises:
-        ValueError: for a config that cannot be run.
+        ValueError: for a config that cannot be run, or a model_dir that
+            another process trains in.
+        KeyboardInterrupt: if it was SIGINT, after saving.
     """
     if mode not in MODES:
         raise ValueError(f"mode must be one of {', '.join(MODES)}; got {mode}.")
@@ -149,7 +74,7 @@ def run_experiment(params, mode, model_dir, strategy=None):
     if "train" in mode and not settings.train_steps:
         raise ValueError("trainer.train_steps must be at least 1; got 0.")
     if mode == "eval" and not (
-        params.task.init_checkpoint or tf.train.latest_checkpoint(model_dir)
+        params.task.init_checkpoint or newest_checkpoint(model_dir)
     ):
         raise FileNotFoundError(
             f"{model_dir} holds no checkpoint to evaluate; train first, or "
@@ -157,74 +82,107 @@ def run_experiment(params, mode, model_dir, strategy=None):
         )
     if strategy is None:
         strategy = build_strategy(params.runtime)
+    workers, stop = Workers(strategy), StopRequest()
     keras.config.set_dtype_policy(settings.dtype_policy)
     keras.utils.set_random_seed(settings.seed)
-    with strategy.scope():
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(strategy.scope())
         task = task_factory.get_task(params.task, logging_dir=model_dir)
         _adopt_tokenizer(task, mode, model_dir)
         logging.info("corpus: %s", task.corpus.description)
-        print(describe_tokens(task))
-        trainer = build_trainer(params, settings, task, mode)
-        best = _best_preset(params, settings, task, trainer, mode, model_dir)
+        if workers.is_chief:
+            print(describe_tokens(task))
+        trainer = build_trainer(params, settings, task, mode, stop)
+        best = _best_preset(
+            params, settings, task, trainer, mode, model_dir, workers
+        )
+        if "train" in mode and workers.is_chief:
+            stack.enter_context(run_lock(model_dir))
         runner = _Runner(
             strategy,
             task,
             mode,
             params,
             model_dir,
+            save_summary=workers.is_chief,
             trainer=trainer,
             controller_cls=functools.partial(
-                _Controller, train_steps=settings.train_steps, best=best
+                TrainingController, train_steps=settings.train_steps, best=best
             ),
             eval_actions=[best] if best else None,
         )
-    step = int(trainer.global_step.numpy())
-    if "train" in mode:
-        if step and params.task.init_checkpoint:
-            logging.warning(
-                "%s is not read: the run goes on from step %d of %s.",
-                params.task.init_checkpoint,
-                step,
-                model_dir,
-            )
-        if not step and best:
-            best.forget()
-        if step >= settings.train_steps:
-            logging.warning(
-                "nothing to train: %s is at step %d, trainer.train_steps is "
-                "%d.",
-                model_dir,
-                step,
-                settings.train_steps,
-            )
-        else:
-            # Not before the checkpoint was found to be this run's: a refused
-            # run must leave the folder as it was.
-            write_tokenizer(task.tokenizer, model_dir)
-            write_params(params, model_dir)
-    try:
-        if best and step >= best.last_step:
-            best.check()
-        if "train" not in mode or step < settings.train_steps:
+        if "train" not in mode:
             runner.run()
-        elif best and "eval" in mode and step > best.last_step:
-            # It was killed in its last evaluation.
-            with strategy.scope():
-                runner.controller.evaluate(params.trainer.validation_steps)
-    except StopEarlyError as error:
-        print(error)
-    trainer.close_progress()
-    if "train" in mode:
-        preset = os.path.join(model_dir, PRESET_FOLDER)
-        trained = int(trainer.global_step.numpy()) > step
-        if trained or not tf.io.gfile.exists(os.path.join(preset, CONFIG_FILE)):
-            write_preset(trainer.model, task.tokenizer, preset)
-    if best and best.summary:
+        else:
+            with stop.listening():
+                _train(runner, settings, best, workers, model_dir)
+    if stop.signal is signal.SIGINT:
+        raise KeyboardInterrupt
+    if best and best.summary and workers.is_chief:
         print(f"best model: {best.summary}")
     return trainer
 
 
-def _best_preset(params, settings, task, trainer, mode, model_dir):
+def _train(runner, settings, best, workers, model_dir):
+    trainer, params = runner.trainer, runner.params
+    step = int(trainer.global_step.numpy())
+    finished = step >= settings.train_steps
+    if step and params.task.init_checkpoint:
+        logging.warning(
+            "%s is not read: the run goes on from step %d of %s.",
+            params.task.init_checkpoint,
+            step,
+            model_dir,
+        )
+    if not step and best:
+        best.forget()
+    if finished:
+        logging.warning(
+            "nothing to train: %s is at step %d, trainer.train_steps is %d.",
+            model_dir,
+            step,
+            settings.train_steps,
+        )
+    elif workers.is_chief:
+        # Not before the checkpoint was found to be this run's: a refused run
+        # must leave the folder as it was.
+        write_tokenizer(trainer.task.tokenizer, model_dir)
+        write_params(params, model_dir)
+    try:
+        if best and step >= best.last_step:
+            best.check()
+        due = finished or step % params.trainer.validation_interval == 0
+        if best and due and step > best.last_step:
+            # It was saved, and killed before it was evaluated.
+            runner.controller.evaluate(params.trainer.validation_steps)
+        if not finished:
+            runner.run()
+    except StopEarlyError as error:
+        print(error)
+    except StoppedError as error:
+        if workers.is_chief:
+            print(error)
+        return
+    except (tf.errors.UnavailableError, tf.errors.AbortedError) as error:
+        if workers.num_processes == 1:
+            raise
+        # TensorFlow's own text is pages long and names no worker.
+        logging.debug(error.message)
+        last = newest_checkpoint(model_dir) or "none"
+        raise ValueError(
+            "another worker was lost; start all of them again to go on from "
+            f"the last checkpoint, {last}."
+        ) from None
+    finally:
+        trainer.close_progress()
+    preset = os.path.join(model_dir, PRESET_FOLDER)
+    trained = int(trainer.global_step.numpy()) > step
+    missing = not tf.io.gfile.exists(os.path.join(preset, CONFIG_FILE))
+    if workers.is_chief and (trained or missing):
+        write_preset(trainer.model, trainer.task.tokenizer, preset)
+
+
+def _best_preset(params, settings, task, trainer, mode, model_dir, workers):
     subdir = params.trainer.best_checkpoint_export_subdir
     if not subdir or mode in ("train", "eval"):
         return None
@@ -242,7 +200,7 @@ def _best_preset(params, settings, task, trainer, mode, model_dir):
         "validation_steps": params.trainer.validation_steps,
         "spans": list(settings.spans),
     }
-    return BestPreset(trainer, model_dir, subdir, figure, patience)
+    return BestPreset(trainer, model_dir, subdir, figure, patience, workers)
 
 
 def check_run(params, mode="train_and_eval") -> str:
@@ -280,7 +238,7 @@ def _adopt_tokenizer(task, mode, model_dir):
     # Where a run does not make its own: the text that is evaluated may be
     # another one, and the preset that training began with may be gone.
     makes_its_own = "train" in mode and not task.task_config.init_checkpoint
-    if not makes_its_own and tf.train.latest_checkpoint(model_dir):
+    if not makes_its_own and newest_checkpoint(model_dir):
         task.use_tokenizer(read_tokenizer(model_dir), model_dir)
 
 
@@ -297,7 +255,7 @@ def describe_tokens(task) -> str:
     return f"tokens: {used} {kind}{spare if used < size else ''}"
 
 
-def build_trainer(params, settings, task, mode="train_and_eval"):
+def build_trainer(params, settings, task, mode="train_and_eval", stop=None):
     """Builds model, optimizer and trainer in the current strategy's scope.
 
     Args:
@@ -305,6 +263,7 @@ def build_trainer(params, settings, task, mode="train_and_eval"):
         settings: the RunSettings it resolves to.
         task: LanguageModelingTask.
         mode: one of MODES.
+        stop: a StopRequest to heed, or None.
 
     Returns:
         A LanguageModelTrainer.
@@ -321,34 +280,5 @@ def build_trainer(params, settings, task, mode="train_and_eval"):
         optimizer,
         train="train" in mode,
         evaluate="eval" in mode,
-    )
-
-
-def build_strategy(runtime):
-    """Builds the tf.distribute.Strategy of a Model Garden runtime config.
-
-    Args:
-        runtime: RuntimeConfig.
-
-    Raises:
-        ValueError: if it asks for devices that are not there.
-    """
-    visible = len(tf.config.list_physical_devices("GPU"))
-    if runtime.num_gpus > visible:
-        raise ValueError(
-            f"runtime.num_gpus must be at most {visible}, the GPUs that "
-            f"TensorFlow sees; got {runtime.num_gpus}."
-        )
-    if visible and not runtime.num_gpus:
-        logging.warning(
-            "training on the CPU: runtime.num_gpus is 0, TensorFlow sees %d.",
-            visible,
-        )
-    return distribute_utils.get_distribution_strategy(
-        distribution_strategy=runtime.distribution_strategy,
-        all_reduce_alg=runtime.all_reduce_alg,
-        num_gpus=runtime.num_gpus,
-        num_packs=runtime.num_packs,
-        tpu_address=runtime.tpu,
-        **runtime.model_parallelism(),
+        stop=stop,
     )

@@ -11,11 +11,12 @@ from official_lrm.data import ByteTokenizer, load_tokenizer
 from official_lrm.models import TransformerXLLanguageModel
 from official_lrm.models.arguments import spans_of_layers
 from official_lrm.models.presets import CONFIG_FILE, TOKENIZER_FILE
-from official_lrm.training.checkpointing import (
+from official_lrm.training.checkpoint_contents import (
     check_variables,
     restore,
     variables_by_path,
 )
+from official_lrm.training.checkpoint_files import newest_checkpoint
 from official_lrm.training.params import read_params
 from official_lrm.training.run_files import write_file
 
@@ -49,7 +50,7 @@ def load_model(path, spans=None, dtype=None, checkpoint=None):
         )
     settings = resolve(read_params(path))
     arguments = dict(settings.model)
-    checkpoint = checkpoint or tf.train.latest_checkpoint(path)
+    checkpoint = checkpoint or newest_checkpoint(path)
     if checkpoint is None:
         raise FileNotFoundError(f"{path} holds no checkpoint yet.")
     if spans is not None:

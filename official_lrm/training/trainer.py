@@ -5,21 +5,31 @@ import math
 import time
 
 import tensorflow as tf
-from absl import logging
 from official.core import base_trainer
 
 from official_lrm.progress import ProgressLine
-from official_lrm.training.checkpointing import (
-    RunDescription,
-    log_cold_start,
-    read_memories,
-    variables_by_path,
-)
+from official_lrm.training.checkpoint_contents import variables_by_path
 from official_lrm.training.evaluation import Evaluator, fresh_memories
+from official_lrm.training.memory_files import read_memories
+from official_lrm.training.run_description import RunDescription
 from official_lrm.training.scored_text import ScoredText
+from official_lrm.training.workers import Workers
 
 # Logs of the last step of a host loop, the same on every replica.
 _LAST_STEP = ("learning_rate", "gradient_norm")
+
+
+class _Silence:
+    """A stream of a worker that leaves reporting to the chief."""
+
+    def isatty(self):
+        return False
+
+    def write(self, text):
+        """Writes nothing."""
+
+    def flush(self):
+        """Does nothing."""
 
 
 class LanguageModelTrainer(base_trainer.Trainer):
@@ -37,6 +47,7 @@ class LanguageModelTrainer(base_trainer.Trainer):
         optimizer: built for the model's variables in the strategy's scope.
         train: whether `train` will be called.
         evaluate: whether `evaluate` will be called.
+        stop: a StopRequest that `train` and `evaluate` heed, or None.
     """
 
     def __init__(
@@ -48,6 +59,7 @@ class LanguageModelTrainer(base_trainer.Trainer):
         optimizer,
         train=True,
         evaluate=True,
+        stop=None,
     ):
         strategy = tf.distribute.get_strategy()
         for name, lanes, wanted in (
@@ -64,8 +76,11 @@ class LanguageModelTrainer(base_trainer.Trainer):
         )
         self._settings = settings
         self._memories = None
-        self._restored_memories = None
-        self._evaluator = Evaluator(model, self.strategy)
+        self._workers = Workers(strategy)
+        self._stop_flag = stop.flag if stop else tf.constant(False)
+        #: Whether training was asked to stop, and did.
+        self.stopped = False
+        self._evaluator = Evaluator(model, strategy, self._stop_flag)
         self._loop = tf.function(self._run_loop)
         self._description = RunDescription(self._describe() if train else {})
         self.model_variables = variables_by_path(model.variables)
@@ -92,6 +107,18 @@ class LanguageModelTrainer(base_trainer.Trainer):
         """Dict of per-replica tensors, None before the first step."""
         return self._memories
 
+    def local_memories(self) -> list[dict]:
+        """Memories of each of this process's replicas, [] before the start."""
+        results = self.strategy.experimental_local_results
+        values = {
+            name: results(value)
+            for name, value in (self._memories or {}).items()
+        }
+        return [
+            dict(zip(values, tensors, strict=True))
+            for tensors in zip(*values.values(), strict=True)
+        ]
+
     def _describe(self) -> dict:
         lanes, settings = self._settings.train, self._settings
         return {
@@ -101,7 +128,8 @@ class LanguageModelTrainer(base_trainer.Trainer):
             "num_lanes": lanes.num_lanes,
             "segment_length": lanes.segment_length,
             "max_tokens": lanes.max_tokens,
-            "num_replicas": self.strategy.num_replicas_in_sync,
+            "num_replicas": self._workers.num_replicas,
+            "memory_files": self._workers.num_hosts,
             "spans": list(self.model.spans),
             "dtype_policy": settings.dtype_policy,
             "seed": settings.seed,
@@ -118,65 +146,45 @@ class LanguageModelTrainer(base_trainer.Trainer):
         Raises:
             ValueError: if it was trained on another text.
         """
-        current = self._description.current
-        if not current or not restored:
-            return  # An evaluator, or a checkpoint before the first step.
-        for name in ("corpus_fingerprint", "split"):
-            if restored[name] != current[name]:
-                raise ValueError(
-                    f"checkpoint {path} was trained on another text: its "
-                    f"{name} is {restored[name]}, this run's "
-                    f"{current[name]}. Give another --model_dir, or start "
-                    "from its weights with --init_from."
-                )
+        self._description.check(path, restored)
 
     def resume(self, path):
         """Goes on from a checkpoint that was just restored.
 
         Args:
             path: prefix of the checkpoint.
+
+        Raises:
+            UnreadableCheckpointError: if its memories are torn.
         """
         self._train_iter = None
-        self._memories = self._restored_memories = None
-        current = self._description.current
-        restored = self._description.restored
-        if not current or not restored:
+        self._memories = None
+        if not self._description.memories_go_on(path):
             return
-        for name, consequence in (
-            ("seed", "dropout is drawn anew"),
-            ("optimizer", "the learning rate goes on by this run's"),
-        ):
-            if restored[name] != current[name]:
-                logging.warning(
-                    "%s was %s and is %s: %s.",
-                    name,
-                    restored[name],
-                    current[name],
-                    consequence,
-                )
-        changed = [
-            f"{name} {restored.get(name)} -> {current[name]}"
-            for name in (
-                "num_lanes",
-                "segment_length",
-                "max_tokens",
-                "num_replicas",
-                "spans",
-                "dtype_policy",
-            )
-            if restored.get(name) != current[name]
-        ]
-        if changed:
-            log_cold_start(", ".join(changed))
-            return
-        self._restored_memories = read_memories(
-            path, self.strategy.num_replicas_in_sync
+        lanes = self._settings.train.num_lanes // self._workers.num_replicas
+        replicas = read_memories(
+            path,
+            self._description.restored,
+            self._workers,
+            self.model.memory_specs(lanes),
         )
-        if self._restored_memories is None:
-            log_cold_start(f"there are none beside {path}")
+        first = self._workers.local_replicas().start
+        values = {
+            name: self.strategy.experimental_distribute_values_from_function(
+                lambda context, name=name: replicas[
+                    context.replica_id_in_sync_group - first
+                ][name]
+            )
+            for name in replicas[0]
+        }
+        # On the replicas' devices, and of the type that a step returns.
+        self._memories = tf.function(self.strategy.run)(
+            lambda values: tf.nest.map_structure(tf.identity, values),
+            args=(values,),
+        )
 
     def train(self, num_steps):
-        """Runs a host loop.
+        """Runs a host loop, to its end or until it is to stop.
 
         Args:
             num_steps: scalar int32 tensor.
@@ -192,20 +200,21 @@ class LanguageModelTrainer(base_trainer.Trainer):
         """
         if self._train_iter is None:
             self._start()
-        start = time.monotonic()
-        loss, last, self._memories = self._loop(
+        start, first_step = time.monotonic(), int(self.global_step.numpy())
+        loss, last, self._memories, stopped = self._loop(
             self._train_iter, num_steps, self._memories
         )
-        loss = float(loss) / int(num_steps)
+        self.stopped = bool(stopped)
+        step = int(self.global_step.numpy())
+        loss = float(loss) / (step - first_step)
         seconds = time.monotonic() - start
         lanes = self._settings.train
-        tokens = int(num_steps) * lanes.num_lanes * lanes.segment_length
+        tokens = (step - first_step) * lanes.num_lanes * lanes.segment_length
         if self._loops == 1:
             self._tokens, self._seconds = 0, 0.0
         self._loops += 1
         self._tokens += tokens
         self._seconds += seconds
-        step = int(self.global_step.numpy())
         last = {name: float(value) for name, value in last.items()}
         # The norm too: it tells of weights that the next loss would be of.
         if not math.isfinite(loss + last["gradient_norm"]):
@@ -241,40 +250,38 @@ class LanguageModelTrainer(base_trainer.Trainer):
             start_step=step,
         )
         self._train_iter = iter(dataset)
-        if self._restored_memories is None:
+        if self._memories is None:
             self._memories = fresh_memories(
                 self.model, strategy, lanes.num_lanes
             )
-        else:
-            replicas = self._restored_memories
-            self._memories = {
-                name: strategy.experimental_distribute_values_from_function(
-                    lambda context, name=name: tf.convert_to_tensor(
-                        replicas[context.replica_id_in_sync_group][name]
-                    )
-                )
-                for name in replicas[0]
-            }
-            self._restored_memories = None
-        self._progress = ProgressLine("train", self._settings.train_steps)
+        self._progress = self._progress_line(
+            "train", self._settings.train_steps
+        )
 
     def _run_loop(self, iterator, num_steps, memories):
         loss = tf.zeros((), tf.float64)
         last = {name: tf.zeros((), tf.float32) for name in _LAST_STEP}
+        stop = tf.constant(False)
         for _ in tf.range(num_steps):
+            if stop:
+                break
             logs = self.strategy.run(
-                self._replica_step, args=(next(iterator), memories)
+                self._replica_step,
+                args=(next(iterator), memories, tf.identity(self._stop_flag)),
             )
             memories = logs["memories"]
             total = tf.distribute.ReduceOp.SUM
             loss += self.strategy.reduce(total, logs["loss"], axis=None)
+            # All stop after the same step, whoever was asked to.
+            asked = self.strategy.reduce(total, logs["stop"], axis=None)
+            stop = asked > 0
             last = {
                 name: self.strategy.experimental_local_results(logs[name])[0]
                 for name in _LAST_STEP
             }
-        return loss, last, memories
+        return loss, last, memories, stop
 
-    def _replica_step(self, inputs, memories):
+    def _replica_step(self, inputs, memories, stop):
         logs = self.task.train_step(
             {**inputs, "memories": memories, "seed": self._dropout_seed()},
             model=self.model,
@@ -285,6 +292,7 @@ class LanguageModelTrainer(base_trainer.Trainer):
         return {
             "loss": tf.cast(logs["loss"], tf.float64),
             "memories": logs["memories"],
+            "stop": tf.cast(stop, tf.int32),
             **{name: tf.cast(logs[name], tf.float32) for name in _LAST_STEP},
         }
 
@@ -310,13 +318,16 @@ class LanguageModelTrainer(base_trainer.Trainer):
             A dict of scalars: `validation_loss` in nats per token, `bpc`
             where tokens are characters, `perplexity`, `tokens` scored and
             `split_tokens`, how many there are.
+
+        Raises:
+            StoppedError: if it is to stop.
         """
         self.close_progress()
         lanes = self.task.evaluation_lanes()
         num_steps = int(num_steps)
         max_steps = None if num_steps < 0 else num_steps
         steps = lanes.num_steps if max_steps is None else max_steps
-        progress = ProgressLine("evaluate", min(steps, lanes.num_steps))
+        progress = self._progress_line("evaluate", min(steps, lanes.num_steps))
         result = self._evaluator.run(
             self.eval_dataset,
             lanes,
@@ -325,7 +336,8 @@ class LanguageModelTrainer(base_trainer.Trainer):
             self._validation_text(),
         )
         progress.close()
-        print(f"evaluate: {result.figure}; {result.protocol}", flush=True)
+        if self._workers.is_chief:
+            print(f"evaluate: {result.figure}; {result.protocol}", flush=True)
         logs = {"validation_loss": result.nats_per_token}
         if result.text.unit == "character":
             logs["bpc"] = result.bits_per_token
@@ -335,6 +347,11 @@ class LanguageModelTrainer(base_trainer.Trainer):
             "tokens": result.tokens,
             "split_tokens": result.text.split_tokens,
         }
+
+    def _progress_line(self, label, total):
+        # One process speaks for all.
+        chief = self._workers.is_chief
+        return ProgressLine(label, total, None if chief else _Silence())
 
     def _validation_text(self):
         task, config = self.task, self.task.task_config

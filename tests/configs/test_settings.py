@@ -202,6 +202,18 @@ def test_spans_given_as_lengths_decide_alone():
         ),
         ("trainer.early_stopping_patience=-1", ["patience", "-1"]),
         (
+            "trainer.checkpoint_disk_budget_gb=0",
+            ["checkpoint_disk_budget_gb", "above 0", "0"],
+        ),
+        (
+            "runtime.worker_hosts='a:1,b:2'",
+            ["worker_hosts", "multi_worker_mirrored", "one_device"],
+        ),
+        (
+            "runtime.task_index=1",
+            ["task_index", "multi_worker_mirrored", "one_device"],
+        ),
+        (
             "task.corpus.skip_newlines=true",
             ["task.corpus.skip_newlines", "tokenizer=symbols", "'bytes'"],
         ),
@@ -220,8 +232,8 @@ def test_spans_given_as_lengths_decide_alone():
         ("trainer.continuous_eval_timeout=a", ["eval_timeout", "'a'"]),
         ("runtime.tpu=foo", ["runtime.tpu", "foo", "distribution_strategy"]),
         (
-            "runtime.distribution_strategy=multi_worker_mirrored",
-            ["multi_worker_mirrored", "one_device, mirrored, tpu"],
+            "runtime.distribution_strategy=parameter_server",
+            ["parameter_server", "one_device, mirrored, multi_worker_mirrored"],
         ),
         ("trainer.steps_per_loop=0", ["steps_per_loop", "0", "at least 1"]),
         ("trainer.summary_interval=30", ["summary_interval", "30", "25"]),

@@ -129,6 +129,144 @@ class TestRunAgain:
         assert positions(tmp_path, step + 2) == [7 * (step + 2)] * 2
 
 
+class TestSurvival:
+    def start_endless(self, start_tool, finish_tool, flags, model_dir):
+        process = start_tool(TRAIN, *flags, f"--model_dir={model_dir}")
+        while saved_step(model_dir) < 2:
+            assert process.poll() is None, finish_tool(process)
+            time.sleep(0.05)
+        return process
+
+    def test_sigterm_saves_the_step_in_flight_and_exits_with_0(
+        self, start_tool, finish_tool, call_tool, train_flags, tmp_path
+    ):
+        # Given a run that saves only now and then, in the middle of a loop,
+        flags = train_flags(
+            trainer__train_steps=10**6,
+            trainer__steps_per_loop=10**5,
+            trainer__summary_interval=10**5,
+            trainer__checkpoint_interval=10**5,
+            trainer__validation_interval=10**6,
+        )
+        process = start_tool(TRAIN, *flags, f"--model_dir={tmp_path}")
+        while not (tmp_path / "params.yaml").exists():
+            assert process.poll() is None, finish_tool(process)
+            time.sleep(0.05)
+        time.sleep(5)
+        # when it gets SIGTERM,
+        sent = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        result = finish_tool(process)
+        seconds = time.monotonic() - sent
+        # then it ends well and has saved,
+        assert result.status == 0
+        assert "SIGTERM: stops after the step in flight" in result.stderr
+        step = saved_step(tmp_path)
+        assert 1 <= step < 10**5
+        assert result.stdout.splitlines()[-1] == (
+            f"stopped at step {step:,}, which is saved; the same command goes "
+            "on from there."
+        )
+        print(f"{seconds:.2f} s from SIGTERM to the exit, step {step} saved")
+        # without what a run leaves that came to its end.
+        names = {name.split(".")[0] for name in os.listdir(tmp_path)}
+        assert names == {
+            "checkpoint",
+            f"ckpt-{step}",
+            "params",
+            "tokenizer",
+            "train",
+        }
+        again = call_tool(
+            TRAIN,
+            *train_flags(trainer__train_steps=step + 2),
+            f"--model_dir={tmp_path}",
+        )
+        assert again.status == 0
+        assert positions(tmp_path, step + 2) == [7 * (step + 2)] * 2
+
+    def test_one_run_at_a_time_and_evaluations_beside_it(
+        self, start_tool, finish_tool, call_tool, train_flags, tmp_path
+    ):
+        flags = train_flags(
+            trainer__train_steps=10**6, trainer__validation_interval=10**6
+        )
+        process = self.start_endless(start_tool, finish_tool, flags, tmp_path)
+        try:
+            second = call_tool(TRAIN, *flags, f"--model_dir={tmp_path}")
+            assert second.status == 1
+            assert second.stderr.splitlines()[-1].startswith(
+                f"train.py: error: {tmp_path} is being trained by process "
+                f"{process.pid} on "
+            )
+            evaluated = call_tool(
+                TRAIN, *flags, f"--model_dir={tmp_path}", "--mode=eval"
+            )
+            assert evaluated.status == 0
+        finally:
+            # No lock outlives what held it.
+            process.kill()
+            finish_tool(process)
+        flags = train_flags(
+            trainer__train_steps=saved_step(tmp_path) + 2,
+            trainer__validation_interval=10**6,
+        )
+        assert call_tool(TRAIN, *flags, f"--model_dir={tmp_path}").status == 0
+        assert not (tmp_path / "train.lock").exists()
+
+    def test_a_torn_checkpoint_costs_the_steps_since_the_one_before(
+        self, call_tool, train_flags, damaged_run, caplog
+    ):
+        result = call_tool(
+            TRAIN,
+            *train_flags(trainer__train_steps=6),
+            f"--model_dir={damaged_run}",
+        )
+        assert result.status == 0
+        assert f"restored from checkpoint: {damaged_run}/ckpt-2" in (
+            result.stdout
+        )
+        assert positions(damaged_run, 6) == [42, 42]
+
+    def test_a_loss_that_is_no_number_leaves_the_last_checkpoint(
+        self, call_tool, train_flags, run_copy
+    ):
+        rate = "trainer__optimizer_config__learning_rate__cosine__"
+        result = call_tool(
+            TRAIN,
+            *train_flags(
+                trainer__train_steps=400,
+                **{f"{rate}initial_learning_rate": 1e30},
+            ),
+            f"--model_dir={run_copy}",
+        )
+        assert result.status == 1
+        line = result.stderr.splitlines()[-1]
+        assert "nothing was saved since the last checkpoint" in line
+        assert np.isfinite(
+            tf.train.load_checkpoint(
+                str(run_copy / f"ckpt-{saved_step(run_copy)}")
+            ).get_tensor(
+                "model/transformer_xl.Scontent_bias/.ATTRIBUTES/VARIABLE_VALUE"
+            )
+        ).all()
+
+    def test_a_text_that_vanished_leaves_the_run_as_it_is(
+        self, refusal, train_flags, run_copy, tmp_path
+    ):
+        names = sorted(os.listdir(run_copy))
+        line = refusal(
+            TRAIN,
+            *train_flags(
+                trainer__train_steps=6,
+                task__corpus__input_path=tmp_path / "gone.txt",
+            ),
+            f"--model_dir={run_copy}",
+        )
+        assert "gone.txt" in line
+        assert sorted(os.listdir(run_copy)) == names
+
+
 class TestModes:
     def test_dry_run_writes_nothing(self, call_tool, train_flags, tmp_path):
         model_dir = tmp_path / "run"
@@ -331,16 +469,15 @@ class TestRefusals:
         assert str(trained.preset) in line
         assert len(line) < 700
 
-    @pytest.mark.parametrize("mode", ["train", "eval"])
-    def test_a_truncated_checkpoint(
-        self, refusal, train_flags, damaged_run, mode
+    def test_a_truncated_checkpoint_is_not_evaluated(
+        self, refusal, train_flags, damaged_run
     ):
         content = (damaged_run / "params.yaml").read_bytes()
         line = refusal(
             TRAIN,
             *train_flags(trainer__train_steps=6),
             f"--model_dir={damaged_run}",
-            f"--mode={mode}",
+            "--mode=eval",
         )
         assert str(damaged_run / "ckpt-4") in line
         assert (damaged_run / "params.yaml").read_bytes() == content

@@ -2,14 +2,19 @@
 
 import logging as python_logging
 import os
+import types
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from official_lrm.training import load_model
-from official_lrm.training.checkpointing import read_memories
+from official_lrm.training.memory_files import (
+    read_memories,
+    write_memories,
+)
 from official_lrm.training.params import write_params
+from official_lrm.training.workers import Workers
 
 
 def test_a_checkpoint_holds_every_variable(
@@ -41,7 +46,7 @@ def test_a_checkpoint_holds_every_variable(
     # softmax bias, dropout seed; 2 slots each, iterations, learning rate.
     assert len(trainer.model.variables) == 3 * 13 + 4 + 1
     assert len(expected) == 44 + 2 * 43 + len({"iterations"})
-    assert set(saved) == {*expected, "global_step", "save_counter"}
+    assert set(saved) == {*expected, "global_step"}
     for name, variable in expected.items():
         np.testing.assert_array_equal(
             reader.get_tensor(saved[name]), np.array(variable)
@@ -86,9 +91,14 @@ def test_bfloat16_memories_survive(
     train(first, 3)
     path = make_manager(first, tmp_path).save(3)
 
-    (memories,) = read_memories(path, 1)
+    (memories,) = read_memories(
+        path,
+        {"num_lanes": 3, "num_replicas": 1, "memory_files": 1},
+        Workers(tf.distribute.get_strategy()),
+        first.model.memory_specs(3),
+    )
 
-    assert memories["memory_00"].dtype == tf.bfloat16.as_numpy_dtype
+    assert memories["memory_00"].dtype == tf.bfloat16
     for name, value in first.memories.items():
         np.testing.assert_array_equal(memories[name], value)
 
@@ -267,3 +277,184 @@ def test_a_damaged_index_names_the_file(
         make_manager(
             make_trainer(params), tmp_path / "run"
         ).restore_or_initialize()
+
+
+@pytest.fixture
+def saved(tmp_path, make_params, make_trainer, make_manager, train):
+    """A folder with checkpoints of steps 1 to 3, and the losses of 6 steps."""
+    params = make_params(dropout=0.2)
+    trainer = make_trainer(params)
+    manager = make_manager(trainer, tmp_path / "run", max_to_keep=3)
+    losses = []
+    for step in (1, 2, 3):
+        losses += train(trainer, 1)
+        manager.save(step)
+    return params, tmp_path / "run", losses + train(trainer, 3)
+
+
+def _truncate(path):
+    os.truncate(path, os.path.getsize(path) // 2)
+
+
+TORN = {
+    "data": lambda run: _truncate(run / "ckpt-3.data-00000-of-00001"),
+    "index": lambda run: _truncate(run / "ckpt-3.index"),
+    "empty index": lambda run: os.truncate(run / "ckpt-3.index", 0),
+    "flipped bytes": lambda run: _flip(run / "ckpt-3.data-00000-of-00001"),
+    "flipped memories": lambda run: _flip(
+        run / "ckpt-3.memories-00000-of-00001.data-00000-of-00001"
+    ),
+    "no data": lambda run: os.remove(run / "ckpt-3.data-00000-of-00001"),
+    "no memories": lambda run: [
+        os.remove(path) for path in run.glob("ckpt-3.memories*")
+    ],
+}
+
+
+def _flip(path):
+    with open(path, "r+b") as stream:
+        stream.seek(os.path.getsize(path) // 2)
+        byte = stream.read(1)[0]
+        stream.seek(-1, os.SEEK_CUR)
+        stream.write(bytes([byte ^ 0xFF]))
+
+
+@pytest.mark.parametrize("damage", TORN)
+def test_a_damaged_newest_falls_back_to_the_one_before(
+    saved, make_trainer, make_manager, train, caplog, damage
+):
+    """Given a newest checkpoint that was torn or corrupted, when the run is
+    resumed, then it warns, goes on from the one before, bit for bit, and
+    saves over the damage."""
+    params, run, losses = saved
+    TORN[damage](run)
+    trainer = make_trainer(params)
+    manager = make_manager(trainer, run, max_to_keep=1)
+
+    with caplog.at_level(python_logging.WARNING, "absl"):
+        restored = manager.restore_or_initialize()
+
+    assert restored == str(run / "ckpt-2")
+    assert any(
+        "ckpt-3" in message and "cannot be read" in message
+        for message in caplog.messages
+    )
+    assert train(trainer, 4) == losses[2:]
+    assert manager.save(6) == str(run / "ckpt-6")
+    assert {name.split(".")[0] for name in os.listdir(run)} == {
+        "checkpoint",
+        "ckpt-6",
+    }
+
+
+def test_a_lost_state_file_loses_nothing(saved, make_trainer, make_manager):
+    """Given a file `checkpoint` that a power cut emptied, when the run is
+    resumed, then it goes on from its newest checkpoint."""
+    params, run, _ = saved
+    os.truncate(run / "checkpoint", 0)
+    manager = make_manager(make_trainer(params), run)
+    assert manager.restore_or_initialize() == str(run / "ckpt-3")
+
+
+def test_nothing_readable_never_starts_anew(saved, make_trainer, make_manager):
+    params, run, _ = saved
+    for path in run.glob("ckpt-*.data*"):
+        os.remove(path)
+    names = sorted(os.listdir(run))
+    with pytest.raises(ValueError, match="no checkpoint of .* can be read"):
+        make_manager(make_trainer(params), run).restore_or_initialize()
+    assert sorted(os.listdir(run)) == names
+
+
+@pytest.mark.parametrize("what", ["memories", "variables"])
+def test_a_failing_disk_leaves_the_last_good_one(
+    saved, make_trainer, make_manager, train, monkeypatch, what
+):
+    """Given a disk that fills up while a checkpoint is written, when it is,
+    then the error names it and the last good one, which still resumes."""
+    params, run, losses = saved
+    trainer = make_trainer(params)
+    manager = make_manager(trainer, run)
+    manager.restore_or_initialize()
+    train(trainer, 1)
+    real = tf.raw_ops.SaveV2 if what == "memories" else trainer.checkpoint.write
+
+    def fail(*args, **kwargs):
+        real(*args, **kwargs)
+        raise tf.errors.ResourceExhaustedError(
+            None, None, "{{function_node x}} ckpt-4; No space left on device"
+        )
+
+    with monkeypatch.context() as patch:
+        if what == "memories":
+            patch.setattr(tf.raw_ops, "SaveV2", fail)
+        else:
+            patch.setattr(trainer.checkpoint, "write", fail)
+        with pytest.raises(ValueError) as error:
+            manager.save(4)
+
+    assert str(error.value) == (
+        f"checkpoint {run}/ckpt-4 could not be written: ckpt-4; No space left "
+        f"on device. The last good one is {run}/ckpt-3."
+    )
+    assert not list(run.glob("ckpt-4*"))
+    again = make_trainer(params)
+    assert make_manager(again, run).restore_or_initialize() == str(
+        run / "ckpt-3"
+    )
+    assert train(again, 2) == losses[3:5]
+
+
+def test_another_number_of_replicas_deals_the_lanes_anew(
+    tmp_path, make_params, make_trainer, make_manager, train, caplog
+):
+    """Given a checkpoint that says that 3 replicas wrote it, when one resumes,
+    then it says so and each lane goes on with its own memory."""
+    params = make_params()
+    first = make_trainer(params)
+    expected = train(first, 2)
+    path = make_manager(first, tmp_path / "run").save(2)
+    expected = train(first, 2)
+    # As three replicas would have written it.
+    memories = first_memories(path)
+    for file in tmp_path.glob("run/ckpt-2.memories*"):
+        os.remove(file)
+    write_memories(
+        path,
+        types.SimpleNamespace(
+            process=0,
+            num_hosts=1,
+            host_devices=["/device:CPU:0"] * 3,
+            local_replicas=lambda: range(3),
+        ),
+        [
+            {name: value[lane : lane + 1] for name, value in memories.items()}
+            for lane in range(3)
+        ],
+    )
+    rewrite_description(first, path, num_replicas=3)
+
+    second = make_trainer(params)
+    with caplog.at_level(python_logging.WARNING, "absl"):
+        make_manager(second, tmp_path / "run").restore_or_initialize()
+
+    assert any(
+        "the memories of 3 lanes are dealt anew, from 3 replicas to 1" in text
+        for text in caplog.messages
+    )
+    assert train(second, 2) == expected
+
+
+def first_memories(path):
+    reader = tf.train.load_checkpoint(f"{path}.memories-00000-of-00001")
+    return {
+        name.split("/")[1]: reader.get_tensor(name)
+        for name in reader.get_variable_to_shape_map()
+    }
+
+
+def rewrite_description(trainer, path, **changes):
+    """Writes a checkpoint's variables again with another description."""
+    trainer.checkpoint.read(path)
+    trainer._description.current.update(changes)
+    trainer.checkpoint.write(path)

@@ -1,16 +1,20 @@
-"""One replica and two give the same losses: the script runs on its own,
+"""Replicas and workers train as one device does.
 
-because logical devices can only be made before TensorFlow has started.
+The script runs on its own, because logical devices and collectives can only
+be set up before TensorFlow has started.
 """
 
+import contextlib
 import json
+import os
+import socket
 import subprocess
 import sys
 
 import pytest
 
 _SCRIPT = r"""
-import json, sys
+import json, os, sys
 import tensorflow as tf
 
 dtype, num_replicas, steps, text = (
@@ -18,8 +22,14 @@ dtype, num_replicas, steps, text = (
 )
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(
-    cpu, [tf.config.LogicalDeviceConfiguration() for _ in range(2)]
+    cpu, [tf.config.LogicalDeviceConfiguration() for _ in range(num_replicas)]
 )
+if "TF_CONFIG" in os.environ:
+    strategy = tf.distribute.MultiWorkerMirroredStrategy()
+else:
+    strategy = tf.distribute.MirroredStrategy(
+        [f"CPU:{i}" for i in range(num_replicas)]
+    )
 import keras
 from official.core import task_factory
 from official_lrm.configs import resolve
@@ -37,7 +47,7 @@ params = parse_params(
             },
             "corpus": {"name": "text", "input_path": text},
             "train_data": {"global_batch_size": 4, "segment_length": 7},
-            "validation_data": {"global_batch_size": 2, "segment_length": 7},
+            "validation_data": {"global_batch_size": 4, "segment_length": 7},
         },
         "trainer": {
             "train_steps": steps,
@@ -53,8 +63,6 @@ params = parse_params(
 )
 settings = resolve(params)
 keras.config.set_dtype_policy(settings.dtype_policy)
-devices = [f"CPU:{i}" for i in range(num_replicas)]
-strategy = tf.distribute.MirroredStrategy(devices)
 with strategy.scope():
     keras.utils.set_random_seed(1)
     task = task_factory.get_task(params.task)
@@ -81,17 +89,55 @@ print(json.dumps({
 """
 
 
-def _run(tmp_path, dtype, num_replicas, steps):
+def _start(tmp_path, dtype, num_replicas, steps, environment=None):
     text = tmp_path / "text.txt"
     text.write_bytes(bytes(i * i * 31 % 251 for i in range(4000)))
-    output = subprocess.run(
+    return subprocess.Popen(
         [sys.executable, "-c", _SCRIPT, dtype, str(num_replicas), str(steps)]
         + [str(text)],
-        check=True,
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-    ).stdout
+        env={**os.environ, **(environment or {})},
+    )
+
+
+def _finish(process):
+    output, errors = process.communicate()
+    assert process.returncode == 0, errors
     return json.loads(output.splitlines()[-1])
+
+
+def _run(*args):
+    return _finish(_start(*args))
+
+
+def _run_workers(tmp_path, dtype, steps, num_workers=2):
+    with contextlib.ExitStack() as stack:
+        sockets = [
+            stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+            for _ in range(num_workers)
+        ]
+        ports = [socket.getsockname()[1] for socket in sockets]
+    hosts = [f"127.0.0.1:{port}" for port in ports]
+    processes = [
+        _start(
+            tmp_path,
+            dtype,
+            1,
+            steps,
+            {
+                "TF_CONFIG": json.dumps(
+                    {
+                        "cluster": {"worker": hosts},
+                        "task": {"type": "worker", "index": index},
+                    }
+                )
+            },
+        )
+        for index in range(num_workers)
+    ]
+    return [_finish(process) for process in processes]
 
 
 @pytest.mark.parametrize(
@@ -101,23 +147,36 @@ def _run(tmp_path, dtype, num_replicas, steps):
         pytest.param("float64", 200, 1e-9, marks=pytest.mark.slow),
     ],
 )
-def test_two_replicas_train_as_one_does(tmp_path, dtype, steps, tolerance):
-    """Given one global batch, when one or two replicas train, dropout off."""
+def test_any_number_of_replicas_trains_as_one_does(
+    tmp_path, dtype, steps, tolerance
+):
+    """Given one global batch, when 1, 2 or 4 devices of a process or those of
+    2 processes train, dropout off, then the losses are the same."""
     one = _run(tmp_path, dtype, 1, steps)
-    two = _run(tmp_path, dtype, 2, steps)
-
-    largest = max(
-        abs(a - b) for a, b in zip(one["losses"], two["losses"], strict=True)
-    )
-    print(f"{dtype}: largest difference over {steps} steps {largest:.2e}")
-    print(f"losses {one['losses'][0]:.4f} -> {one['losses'][-1]:.4f}")
-    assert largest < tolerance
     assert one["losses"][0] - one["losses"][-1] > 0.1, "it must train"
-    assert one["seeds"][0] == two["seeds"][0] != two["seeds"][1], (
-        "replicas draw dropout from seeds of their own"
-    )
-    assert one["positions"] == two["positions"]
-    assert sum(one["memory"]) == pytest.approx(
-        sum(two["memory"]), abs=1e3 * tolerance
-    )
-    assert one["evaluation"] == pytest.approx(two["evaluation"], abs=tolerance)
+    others = {
+        "2 devices": [_run(tmp_path, dtype, 2, steps)],
+        "4 devices": [_run(tmp_path, dtype, 4, steps)],
+        "2 processes": _run_workers(tmp_path, dtype, steps),
+    }
+    for name, results in others.items():
+        for result in results:
+            largest = max(
+                abs(a - b)
+                for a, b in zip(one["losses"], result["losses"], strict=True)
+            )
+            print(f"{dtype}, {name}: {largest:.2e} over {steps} steps")
+            assert largest < tolerance
+            assert one["evaluation"] == pytest.approx(
+                result["evaluation"], abs=tolerance
+            )
+        # Replicas draw dropout from seeds of their own.
+        seeds = [seed for result in results for seed in result["seeds"]]
+        assert seeds[0] == one["seeds"][0]
+        assert len({tuple(seed) for seed in seeds}) == len(seeds)
+        # They hold the lanes in their order.
+        assert one["positions"] == sum((r["positions"] for r in results), [])
+        assert sum(one["memory"]) == pytest.approx(
+            sum(sum(result["memory"]) for result in results),
+            abs=1e3 * tolerance,
+        )

@@ -1,0 +1,88 @@
+"""The tf.distribute.Strategy that a config asks for."""
+
+import json
+import os
+
+import tensorflow as tf
+from absl import logging
+from official.common import distribute_utils
+
+
+def build_strategy(runtime):
+    """Builds the tf.distribute.Strategy of a Model Garden runtime config.
+
+    Args:
+        runtime: RuntimeConfig.
+
+    Raises:
+        ValueError: if it asks for devices that are not there, or for several
+            workers without saying which.
+    """
+    if runtime.distribution_strategy == "multi_worker_mirrored":
+        _configure_cluster(runtime)
+    visible = len(tf.config.list_physical_devices("GPU"))
+    if runtime.num_gpus > visible:
+        raise ValueError(
+            f"runtime.num_gpus must be at most {visible}, the GPUs that "
+            f"TensorFlow sees; got {runtime.num_gpus}."
+        )
+    if visible and not runtime.num_gpus:
+        logging.warning(
+            "training on the CPU: runtime.num_gpus is 0, TensorFlow sees %d.",
+            visible,
+        )
+    return distribute_utils.get_distribution_strategy(
+        distribution_strategy=runtime.distribution_strategy,
+        all_reduce_alg=runtime.all_reduce_alg,
+        num_gpus=runtime.num_gpus,
+        num_packs=runtime.num_packs,
+        tpu_address=runtime.tpu,
+        **runtime.model_parallelism(),
+    )
+
+
+def _configure_cluster(runtime):
+    # TensorFlow waits for ever for a worker that a typing error invents.
+    try:
+        config = json.loads(os.environ.get("TF_CONFIG") or "{}")
+        task = config.get("task", {})
+        cluster = config.get("cluster", {})
+        known = {*cluster} <= {"chief", "worker"}
+        hosts = cluster[task["type"]] if config else ["unused"]
+        valid = known and 0 <= int(task.get("index", 0)) < len(hosts)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        valid = False
+    if not valid:
+        raise ValueError(
+            "TF_CONFIG must be JSON with the hosts of `cluster` (chief, "
+            "worker) and the `type` and `index` of `task` among them; got "
+            f"{os.environ['TF_CONFIG']!r}."
+        )
+    if config and runtime.worker_hosts:
+        raise ValueError(
+            "give TF_CONFIG or runtime.worker_hosts, not both; got "
+            f"{runtime.worker_hosts!r} beside TF_CONFIG."
+        )
+    if not config and not runtime.worker_hosts:
+        raise ValueError(
+            "runtime.distribution_strategy=multi_worker_mirrored needs "
+            "runtime.worker_hosts=host:port,host:port,... and "
+            "runtime.task_index, or TF_CONFIG."
+        )
+    if not config:
+        hosts = runtime.worker_hosts.split(",")
+        wrong = [h for h in hosts if not h.rpartition(":")[2].isdecimal()]
+        if wrong or len(set(hosts)) < len(hosts):
+            raise ValueError(
+                "runtime.worker_hosts must be different host:port, separated "
+                f"by commas; got {runtime.worker_hosts!r}."
+            )
+        if not 0 <= runtime.task_index < len(hosts):
+            raise ValueError(
+                f"runtime.task_index must be from 0 to {len(hosts) - 1}, this "
+                "process's place in runtime.worker_hosts; got "
+                f"{runtime.task_index}."
+            )
+        distribute_utils.configure_cluster(
+            runtime.worker_hosts, runtime.task_index
+        )
