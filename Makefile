@@ -55,6 +55,10 @@ test: install-test ## the default tests (PYTEST_ARGS="...")
 test-slow: install-test ## the slow tests (PYTEST_ARGS="...")
 	@$(VENV_PYTHON) -m pytest -m slow $(PYTEST_ARGS)
 
+.PHONY: chaos
+chaos: install ## kill a training run 20 times and compare (ARGS="...")
+	@$(VENV_PYTHON) tools/chaos.py $(ARGS)
+
 .PHONY: lint
 lint: install-test ## check format and lint, change nothing
 	@$(VENV_PYTHON) -m ruff format --check .
