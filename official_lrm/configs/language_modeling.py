@@ -90,6 +90,10 @@ class CorpusConfig(hyperparams.Config):
             published models of enwik8, which have 204.
         cache_dir: where the ids are kept, tokenized once; "" = the user's
             cache folder.
+        shard_dir: a folder, also gs://, that every host and every worker of
+            a tf.data service sees under this name; the ids are written there
+            in shards, of which each reads its lanes'. "" = each process reads
+            the cache.
     """
 
     name: str = "python_stdlib"
@@ -98,6 +102,7 @@ class CorpusConfig(hyperparams.Config):
     vocabulary: str = ""
     skip_newlines: bool = False
     cache_dir: str = ""
+    shard_dir: str = ""
 
 
 @dataclasses.dataclass
@@ -109,12 +114,16 @@ class LanesConfig(hyperparams.Config):
         global_batch_size: B, lanes over all replicas.
         segment_length: T, tokens of a lane in one step.
         max_tokens: targets at most, the first of the split; None = all.
+        tf_data_service_address: grpc://host:port of the dispatcher of a
+            tf.data service, whose one worker reads the lanes; needs
+            `corpus.shard_dir`. "" = each host reads its own.
     """
 
     split: str = "train"
     global_batch_size: int = 32
     segment_length: int = 384
     max_tokens: int | None = None
+    tf_data_service_address: str = ""
 
 
 @dataclasses.dataclass

@@ -15,6 +15,7 @@ from official_lrm.configs.checks import (
     string,
 )
 from official_lrm.data import TOKENIZER_TYPES
+from official_lrm.data.lane_service import split_address
 from official_lrm.memory.spans import MemorySpans
 
 #: `runtime.mixed_precision_dtype` -> Keras dtype policy.
@@ -165,6 +166,8 @@ def resolve(params) -> RunSettings:
             "task.corpus.vocabulary is for task.corpus.tokenizer=words; got "
             f"{task.corpus.tokenizer!r}."
         )
+    for name in ("train_data", "validation_data"):
+        _check_service(f"task.{name}", getattr(task, name), task.corpus)
     for name in (
         "steps_per_loop",
         "summary_interval",
@@ -344,6 +347,22 @@ def optimizer_settings(config, train_steps: int) -> OptimizerSettings:
         ),
         clip_norm=clip_norm,
     )
+
+
+def _check_service(prefix, config, corpus):
+    # Nothing that a run's numbers depend on, so no part of its settings.
+    address = config.tf_data_service_address
+    if not address:
+        return
+    try:
+        split_address(address)
+    except ValueError as error:
+        raise ValueError(f"{prefix}.tf_data_service_address: {error}") from None
+    if not corpus.shard_dir:
+        raise ValueError(
+            f"{prefix}.tf_data_service_address needs task.corpus.shard_dir, a "
+            "folder that the service's worker reads the tokens from; got none."
+        )
 
 
 def _lanes(prefix, config) -> LanesSettings:

@@ -12,6 +12,7 @@ TensorFlow: only what works in graphs does, when it is called.
 
 from official_lrm.data.byte_tokenizer import ByteTokenizer
 from official_lrm.data.corpora import Corpus, Piece, corpus_names, load_corpus
+from official_lrm.data.lane_service import read_through_service
 from official_lrm.data.lanes import EvaluationLanes, TrainingLanes
 from official_lrm.data.sentencepiece_tokenizer import SentencePieceTokenizer
 from official_lrm.data.symbol_tokenizer import SymbolTokenizer
@@ -21,6 +22,7 @@ from official_lrm.data.token_cache import (
     learn_tokenizer,
     tokenize_split,
 )
+from official_lrm.data.token_shards import TokenShards, write_shards
 from official_lrm.data.tokenizers import (
     TOKENIZER_TYPES,
     load_tokenizer,
@@ -38,6 +40,7 @@ __all__ = [
     "SentencePieceTokenizer",
     "SymbolTokenizer",
     "TextTokenizer",
+    "TokenShards",
     "TokenizedSplit",
     "TrainingLanes",
     "WordTokenizer",
@@ -45,7 +48,9 @@ __all__ = [
     "learn_tokenizer",
     "load_corpus",
     "load_tokenizer",
+    "read_through_service",
     "tokenize_split",
     "tokenizer_from_config",
     "tokenizer_of_model",
+    "write_shards",
 ]

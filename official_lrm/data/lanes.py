@@ -10,6 +10,11 @@ token before it: N tokens have N - 1 targets however many documents they are.)
 Both classes are pure functions of the step: any batch costs the same, so a
 resumed run asks for the step it needs, and nothing has to be read before it.
 
+A `dataset` reads the tokens in Python, so in this process only. Given
+`shards`, it is a graph that reads files, which also runs on the remote hosts
+of a TPU and in the workers of a tf.data service, and holds the same elements.
+A host then reads the shards that its lanes go through, no others.
+
 Both `dataset` methods take `num_replicas`. A distributed iterator
 (`strategy.distribute_datasets_from_function`) deals out the elements of a
 worker's one dataset in turn, the first to replica 0, the next to replica 1.
@@ -22,6 +27,11 @@ import operator
 
 import numpy as np
 
+from official_lrm.data.lane_datasets import (
+    DatasetShape,
+    read_in_graph,
+    read_in_python,
+)
 from official_lrm.data.segments import Segments, check_starts
 from official_lrm.data.token_array import TokenArray
 
@@ -101,13 +111,22 @@ class TrainingLanes:
         """
         step = _integer("step", step, 0)
         lanes = _lane_range(self.num_lanes, first_lane, num_lanes)
+        return self._segments.read(*self._locate(step, lanes))
+
+    def _locate(self, step, lanes):
+        # Operators only: `step` may be an int or int64 tensors [S, 1].
         count = len(self._segments)
         first = np.array(lanes, np.int64) * count // self.num_lanes
         # Modulo first: the sum of a step far away and a segment overflows.
-        return self._segments.read((first + step % count) % count)
+        return (first + step % count) % count, np.int64(count - 1)
 
     def dataset(
-        self, start_step=0, first_lane=0, num_lanes=None, num_replicas=1
+        self,
+        start_step=0,
+        first_lane=0,
+        num_lanes=None,
+        num_replicas=1,
+        shards=None,
     ):
         """Returns the batches from `start_step` on, without end.
 
@@ -117,6 +136,8 @@ class TrainingLanes:
             num_lanes: int b, how many; None for all from `first_lane` on.
             num_replicas: int r, in how many parts of b / r lanes each batch
                 is dealt out; see the module's docstring.
+            shards: TokenShards of these tokens, or of more that begin with
+                them; None = read in Python.
 
         Returns:
             tf.data.Dataset whose element r * s + i is rows i * b / r to
@@ -127,15 +148,11 @@ class TrainingLanes:
             ValueError: an argument is out of range, or `num_replicas` does
                 not divide the lanes.
         """
-        import tensorflow as tf
-
         # Steps repeat after R, so any step is as good as a small one.
         start_step = _integer("start_step", start_step, 0)
         start_step %= len(self._segments)
         lanes = _lane_range(self.num_lanes, first_lane, num_lanes)
-        rows = _rows_per_replica(len(lanes), num_replicas)
-        indices = tf.data.Dataset.counter(start_step * num_replicas)
-        return _batches(self, indices, lanes.start, rows, num_replicas)
+        return _dataset(self, start_step, None, lanes, num_replicas, shards)
 
 
 class EvaluationLanes:
@@ -219,13 +236,17 @@ class EvaluationLanes:
             ValueError: an argument is out of range.
         """
         step = _integer("step", step, 0, self.num_steps - 1)
-        lanes = np.array(_lane_range(self.num_lanes, first_lane, num_lanes))
-        first, end = self._edges[lanes], self._edges[lanes + 1]
-        return self._segments.read(
-            np.minimum(first + step, end - 1), wanted=first + step < end
-        )
+        lanes = _lane_range(self.num_lanes, first_lane, num_lanes)
+        return self._segments.read(*self._locate(step, lanes))
 
-    def dataset(self, first_lane=0, num_lanes=None, num_replicas=1):
+    def _locate(self, step, lanes):
+        # As of TrainingLanes.
+        lanes = np.array(lanes)
+        return self._edges[lanes] + step, self._edges[lanes + 1] - 1
+
+    def dataset(
+        self, first_lane=0, num_lanes=None, num_replicas=1, shards=None
+    ):
         """Returns all `num_steps` batches.
 
         Args:
@@ -233,6 +254,8 @@ class EvaluationLanes:
             num_lanes: int b, how many; None for all from `first_lane` on.
             num_replicas: int r, in how many parts of b / r lanes each batch
                 is dealt out; see the module's docstring.
+            shards: TokenShards of these tokens, or of more that begin with
+                them; None = read in Python.
 
         Returns:
             tf.data.Dataset of `num_steps` * r elements; element r * s + i is
@@ -243,43 +266,40 @@ class EvaluationLanes:
             ValueError: an argument is out of range, or `num_replicas` does
                 not divide the lanes.
         """
-        import tensorflow as tf
-
         lanes = _lane_range(self.num_lanes, first_lane, num_lanes)
-        rows = _rows_per_replica(len(lanes), num_replicas)
-        indices = tf.data.Dataset.range(self.num_steps * num_replicas)
-        return _batches(self, indices, lanes.start, rows, num_replicas)
+        return _dataset(self, 0, self.num_steps, lanes, num_replicas, shards)
 
 
-def _batches(lanes, indices, first_lane, rows, num_replicas):
-    """Returns the dataset of the batches at `indices`, dealt to replicas."""
-    import tensorflow as tf
+def _dataset(text, start_step, num_steps, lanes, num_replicas, shards):
+    """Returns the dataset of some lanes, dealt to replicas.
 
-    length = lanes.segment_length
-    specs = {
-        "tokens": tf.TensorSpec([rows, length], tf.int32),
-        "targets": tf.TensorSpec([rows, length], tf.int32),
-        "weights": tf.TensorSpec([rows, length], tf.float32),
-        "reset": tf.TensorSpec([rows], tf.bool),
-    }
-
-    def read(index):
-        step, replica = divmod(int(index), num_replicas)
-        batch = lanes.batch(step, first_lane + replica * rows, rows)
-        return [batch[name] for name in specs]
-
-    # In Python, so that the tokens stay in their file: a batch takes far less
-    # time than the step that it is for.
-    def element(index):
-        values = tf.numpy_function(
-            read, [index], [spec.dtype for spec in specs.values()]
+    Args:
+        text: TrainingLanes or EvaluationLanes.
+        start_step: int, of the first batch.
+        num_steps: int, batches in all; None = without end.
+        lanes: range of the lanes wanted.
+        num_replicas: int.
+        shards: TokenShards or None.
+    """
+    shape = DatasetShape(
+        start_step=start_step,
+        num_steps=num_steps,
+        num_replicas=num_replicas,
+        rows=_rows_per_replica(len(lanes), num_replicas),
+        segment_length=text.segment_length,
+    )
+    if shards is None:
+        return read_in_python(
+            lambda step, row, rows: text.batch(step, lanes.start + row, rows),
+            shape,
         )
-        return {
-            name: tf.ensure_shape(value, spec.shape)
-            for (name, spec), value in zip(specs.items(), values, strict=True)
-        }
-
-    return indices.map(element).prefetch(tf.data.AUTOTUNE)
+    if shards.num_tokens < text.num_tokens:
+        raise ValueError(
+            f"shards must hold the {text.num_tokens} tokens of the lanes, got "
+            f"{shards.num_tokens}"
+        )
+    read = text._segments.reader_in_graph(shards)
+    return read_in_graph(lambda step: read(*text._locate(step, lanes)), shape)
 
 
 def _integer(name, value, least, most=None):

@@ -45,34 +45,83 @@ class Segments:
         """
         return self._before[pieces]
 
-    def read(self, indices, wanted=None):
+    def read(self, indices, last=None):
         """Returns the segments at `indices`.
 
         Args:
-            indices: int64 [B], from 0 to `len(self)` - 1.
-            wanted: bool [B]; where it is False the row is all padding and not
-                the first of anything. None = all.
+            indices: int64 [B], from 0 on.
+            last: int64, broadcast to [B], the last segment wanted in a row: a
+                row that asks for a later one is all padding and not the first
+                of anything. None = the last of all.
 
         Returns:
             dict of `tokens`, `targets` [B, T] int32, `weights` [B, T] float32
             (1 for a target, 0 for padding), and `reset` [B] bool, True where
             the segment is the first of a piece.
         """
-        if wanted is None:
-            wanted = np.ones(len(indices), bool)
+        last = len(self) - 1 if last is None else last
+        wanted = indices <= last
+        indices = np.minimum(indices, last)
         piece = np.searchsorted(self._before, indices, side="right") - 1
         segment = indices - self._before[piece]
         starts = self._starts[piece] + segment * self._length
-        positions = starts[:, None] + np.arange(self._length)
-        valid = positions < np.where(wanted, self._ends[piece], 0)[:, None]
-        # Padding reads some token that exists, which the mask then removes.
-        positions = np.minimum(positions, len(self._tokens) - 2)
+        ends = self._ends[piece][:, None]
+        # Padding reads the target at the end, which the mask then removes.
+        positions = starts[:, None] + np.arange(self._length + 1)
+        positions = np.minimum(positions, ends)
+        valid = (positions[:, :-1] < ends) & wanted[:, None]
+        tokens = self._tokens.take(positions)
         return {
-            "tokens": self._tokens.take(positions) * valid,
-            "targets": self._tokens.take(positions + 1) * valid,
+            "tokens": tokens[:, :-1] * valid,
+            "targets": tokens[:, 1:] * valid,
             "weights": valid.astype(np.float32),
             "reset": (segment == 0) & wanted,
         }
+
+    def reader_in_graph(self, shards):
+        """Returns `read` in TensorFlow operations.
+
+        Args:
+            shards: TokenShards of the same tokens, or of more that begin with
+                them.
+
+        Returns:
+            Function of `indices` and `last`, int64 tensors that are broadcast
+            to one shape, that returns what `read` does of them, flattened to
+            [B]. It reads the shards that hold tokens of these segments and no
+            others. Sent to another process, the graph holds the bounds of the
+            pieces, not the tokens.
+        """
+        import tensorflow as tf
+
+        # Outside of a graph that is being made, so that it holds no copies;
+        # and where datasets run.
+        with tf.init_scope(), tf.device("CPU:0"):
+            before, starts, ends = map(
+                tf.constant, (self._before, self._starts, self._ends)
+            )
+
+        def read(indices, last):
+            wanted = tf.reshape(indices <= last, [-1])
+            indices = tf.reshape(tf.minimum(indices, last), [-1])
+            piece = tf.searchsorted(before, indices, "right", tf.int64) - 1
+            segment = indices - tf.gather(before, piece)
+            first = tf.gather(starts, piece) + segment * self._length
+            end = tf.gather(ends, piece)[:, None]
+            positions = first[:, None] + tf.range(
+                self._length + 1, dtype=end.dtype
+            )
+            positions = tf.minimum(positions, end)
+            valid = (positions[:, :-1] < end) & wanted[:, None]
+            tokens, mask = shards.take(positions), tf.cast(valid, tf.int32)
+            return {
+                "tokens": tokens[:, :-1] * mask,
+                "targets": tokens[:, 1:] * mask,
+                "weights": tf.cast(valid, tf.float32),
+                "reset": (segment == 0) & wanted,
+            }
+
+        return read
 
 
 def check_starts(document_starts, num_tokens):

@@ -40,6 +40,11 @@ class TokenArray:
     def __len__(self):
         return len(self._values)
 
+    @property
+    def values(self):
+        """uint8, uint16 or int32 [N], not to be changed."""
+        return self._values
+
     def take(self, indices):
         """Returns the tokens at `indices` as int32, in their shape."""
         return self._values[indices].astype(np.int32)

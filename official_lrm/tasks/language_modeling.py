@@ -10,12 +10,15 @@ from official_lrm.configs.settings import model_arguments
 from official_lrm.data import (
     EvaluationLanes,
     TokenizedSplit,
+    TokenShards,
     TrainingLanes,
     WordTokenizer,
     learn_tokenizer,
     load_corpus,
     load_tokenizer,
+    read_through_service,
     tokenize_split,
+    write_shards,
 )
 from official_lrm.memory.state import POSITION, reset_lanes
 from official_lrm.models import TransformerXLLanguageModel
@@ -39,6 +42,7 @@ class LanguageModelingTask(base_task.Task):
         self._corpus = None
         self._tokenizer = None
         self._splits = {}
+        self._shards = {}
         self._lanes = {}
 
     @property
@@ -139,6 +143,23 @@ class LanguageModelingTask(base_task.Task):
             )
         return self._splits[split]
 
+    def token_shards(self, split) -> TokenShards | None:
+        """The tokens of a split in `task.corpus.shard_dir`, None without it.
+
+        They are written when first asked for, unless they are there.
+
+        Args:
+            split: one of the corpus's, or "all".
+        """
+        config = self.task_config.corpus
+        if config.shard_dir and split not in self._shards:
+            self._shards[split] = write_shards(
+                self.tokenized(split).tokens,
+                config.shard_dir,
+                f"{config.name}-{split}",
+            )
+        return self._shards.get(split)
+
     def training_lanes(self) -> TrainingLanes:
         """The lanes of `task.train_data`."""
         return self._cut(TrainingLanes, "train_data")
@@ -207,6 +228,10 @@ class LanguageModelingTask(base_task.Task):
     def build_inputs(self, params, input_context=None, start_step=0):
         """The lanes of this host from a given step on.
 
+        They are read in this process from the cache, or by the graph of the
+        dataset from `task.corpus.shard_dir`, which may be elsewhere: on a
+        remote host of the strategy, or in the worker of a tf.data service.
+
         Args:
             params: `task.train_data` or `task.validation_data`.
             input_context: tf.distribute.InputContext, or None for one host
@@ -217,7 +242,10 @@ class LanguageModelingTask(base_task.Task):
             A dataset with one element a step for each replica of this host.
 
         Raises:
-            ValueError: if the lanes cannot be dealt to the replicas evenly.
+            ValueError: if the lanes cannot be dealt to the replicas evenly,
+                or the host is a remote one and there are no shards.
+            OSError: if the shards cannot be written, or no dispatcher of the
+                tf.data service answers.
         """
         num_hosts, host, num_replicas = 1, 0, 1
         if input_context is not None:
@@ -232,12 +260,19 @@ class LanguageModelingTask(base_task.Task):
                 f"{num_hosts * num_replicas} replicas; got {lanes.num_lanes}."
             )
         per_host = lanes.num_lanes // num_hosts
+        start_step = start_step if training else 0
         arguments = {"start_step": start_step} if training else {}
-        return lanes.dataset(
+        dataset = lanes.dataset(
             first_lane=host * per_host,
             num_lanes=per_host,
             num_replicas=num_replicas,
+            shards=self.token_shards(params.split),
             **arguments,
+        )
+        if not params.tf_data_service_address:
+            return dataset
+        return read_through_service(
+            dataset, params.tf_data_service_address, start_step, num_replicas
         )
 
     def build_metrics(self, training=True):
