@@ -28,6 +28,32 @@ class TrainingController(orbit.Controller):
         self._write_interval = summary_interval or 1
         super().__init__(summary_interval=summary_interval, **kwargs)
 
+    @property
+    def steps_per_loop(self):
+        """Steps to the next multiple of what the config says.
+
+        A run that stopped within a loop is thus back in step with its
+        intervals of summaries and checkpoints.
+        """
+        steps = super().steps_per_loop
+        return steps - int(self.global_step.numpy()) % steps
+
+    def train_and_evaluate(self, train_steps, eval_steps=-1, eval_interval=1):
+        """Evaluates at each multiple of the interval and at the end.
+
+        Orbit counts the interval from where a run was resumed: which weights
+        are best would depend on when it was killed.
+        """
+        output = None
+        step = int(self.global_step.numpy())
+        while step < train_steps:
+            following = (step // eval_interval + 1) * eval_interval
+            step = min(following, train_steps)
+            self.train(step, checkpoint_at_completion=False)
+            output = self.evaluate(eval_steps)
+        self._maybe_save_checkpoint(check_interval=False)
+        return output
+
     def _train_n_steps(self, num_steps):
         with self.summary_manager.summary_writer().as_default():
             output = self.trainer.train(tf.constant(num_steps, tf.int32))

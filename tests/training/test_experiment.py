@@ -213,3 +213,32 @@ def test_a_bfloat16_run_is_loaded_as_one(tmp_path, params):
 
     assert load_model(folder).compute_dtype == "bfloat16"
     assert load_model(folder, dtype="float32").compute_dtype == "float32"
+
+
+def test_evaluations_do_not_depend_on_where_a_run_was_resumed(tmp_path, params):
+    """Given a run that stopped between two evaluations, within a loop, when
+    it goes on, then it evaluates and logs at the steps of one that did not."""
+    params.trainer.override(
+        {"steps_per_loop": 2, "validation_interval": 4, "train_steps": 10}
+    )
+    params.trainer.optimizer_config.learning_rate.cosine.decay_steps = 9
+    whole, parts = str(tmp_path / "whole"), str(tmp_path / "parts")
+    run_experiment(params, "train_and_eval", whole)
+    first = params.replace()
+    first.trainer.train_steps = 3
+    run_experiment(first, "train", parts)
+
+    run_experiment(params, "train_and_eval", parts)
+
+    losses = [
+        _scalars(os.path.join(folder, "validation"))["validation_loss"]
+        for folder in (whole, parts)
+    ]
+    assert set(losses[0]) == {4, 8, 10}
+    assert losses[1] == pytest.approx(losses[0], abs=1e-6)
+    for folder, logged in (
+        (whole, {2, 4, 6, 8, 10}),
+        (parts, {2, 4, 6, 8, 10}),
+    ):
+        steps = set(_scalars(os.path.join(folder, "train"))["bpc"])
+        assert steps == logged
