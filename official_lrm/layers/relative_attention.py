@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from official_lrm.layers.memory_projection import project_to_heads
 from official_lrm.layers.stateless_dropout import stateless_dropout
 
 
@@ -121,7 +122,8 @@ class RelativeMultiHeadAttention(keras.layers.Layer):
 
         Args:
             inputs: [B, T, D].
-            memory: [B, M, D], or None for M = 0.
+            memory: [B, M, D], or None for M = 0. Gets no gradient in
+                training.
             positions: [K, D], the table's rows of the distances K - 1 … 0.
             content_bias: [N, H], u.
             position_bias: [N, H], v.
@@ -136,7 +138,14 @@ class RelativeMultiHeadAttention(keras.layers.Layer):
             [B, T, D].
         """
         batch_size, num_queries, hidden_size = ops.shape(inputs)
-        if keys_values is None:
+        if keys_values is None and memory is not None and training:
+            keys_values = [
+                project_to_heads(
+                    memory, inputs, ops.cast(kernel, self.compute_dtype)
+                )
+                for kernel in (self.key_kernel, self.value_kernel)
+            ]
+        elif keys_values is None:
             context = inputs
             if memory is not None:
                 context = ops.concatenate([memory, inputs], axis=1)

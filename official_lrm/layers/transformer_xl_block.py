@@ -1,8 +1,10 @@
 """One layer of a Transformer-XL."""
 
 import keras
+from keras import ops
 
 from official_lrm.layers.relative_attention import RelativeMultiHeadAttention
+from official_lrm.layers.relu_dropout import relu_dropout
 from official_lrm.layers.stateless_dropout import stateless_dropout
 
 
@@ -66,7 +68,7 @@ class TransformerXLBlock(keras.layers.Layer):
             name="attention",
         )
         self.attention_norm = self._layer_norm("attention_norm")
-        self.inner = self._dense(inner_size, "inner", activation="relu")
+        self.inner = self._dense(inner_size, "inner")
         self.outer = self._dense(hidden_size, "outer")
         self.feed_forward_norm = self._layer_norm("feed_forward_norm")
 
@@ -130,7 +132,12 @@ class TransformerXLBlock(keras.layers.Layer):
             keys_values=keys_values,
         )
         attended = self.attention_norm(inputs + drop(attended, 1))
-        outputs = self.outer(drop(self.inner(attended), 2))
+        inner = self.inner(attended)
+        if training:
+            inner = relu_dropout(inner, self.dropout, seed, first_site + 2)
+        else:
+            inner = ops.relu(inner)
+        outputs = self.outer(inner)
         return self.feed_forward_norm(attended + drop(outputs, 3))
 
     def get_config(self):
@@ -147,10 +154,9 @@ class TransformerXLBlock(keras.layers.Layer):
             "initializer_stddev": self.initializer_stddev,
         }
 
-    def _dense(self, units, name, activation=None):
+    def _dense(self, units, name):
         return keras.layers.Dense(
             units,
-            activation=activation,
             kernel_initializer=keras.initializers.RandomNormal(
                 stddev=self.initializer_stddev
             ),

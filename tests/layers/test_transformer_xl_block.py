@@ -85,7 +85,11 @@ def test_sites_are_as_many_as_the_block_says(monkeypatch):
         sites.append(site)
         return inputs
 
-    for module in ("transformer_xl_block", "relative_attention"):
+    for module in (
+        "transformer_xl_block",
+        "relative_attention",
+        "relu_dropout",
+    ):
         monkeypatch.setattr(
             f"official_lrm.layers.{module}.stateless_dropout", record
         )

@@ -70,6 +70,7 @@ class TestDropout:
 
         for module in (
             "layers.relative_attention",
+            "layers.relu_dropout",
             "layers.transformer_xl_block",
             "models.transformer_xl",
         ):
