@@ -32,6 +32,7 @@ _USED = {
         "best_checkpoint_export_subdir",
         "early_stopping_patience",
         "checkpoint_disk_budget_gb",
+        "gradient_accumulation_steps",
     },
     "runtime": {
         "distribution_strategy",

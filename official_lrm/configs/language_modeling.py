@@ -45,7 +45,13 @@ class SpansConfig(hyperparams.Config):
 
 @dataclasses.dataclass
 class LanguageModelConfig(hyperparams.Config):
-    """Arguments of TransformerXLLanguageModel, see there."""
+    """Arguments of TransformerXLLanguageModel, see there, and one more.
+
+    Attributes:
+        rematerialize: whether training computes each layer's activations again
+            in the backward pass instead of holding those of all layers: the
+            same numbers in less memory and more time.
+    """
 
     vocab_size: int = 256
     num_layers: int = 24
@@ -68,6 +74,7 @@ class LanguageModelConfig(hyperparams.Config):
     initializer_stddev: float = 0.02
     projection_initializer_stddev: float = 0.01
     spans: SpansConfig = dataclasses.field(default_factory=SpansConfig)
+    rematerialize: bool = False
 
 
 @dataclasses.dataclass
@@ -166,11 +173,15 @@ class LanguageModelTrainerConfig(cfg.TrainerConfig):
             may take between two saves, beside `max_to_keep`: older ones are
             removed, the newest never; None = no bound. While one is written
             it comes on top.
+        gradient_accumulation_steps: groups that the lanes of a replica are
+            worked through in, one after the other, for one update of the
+            weights: less memory, more time, the same numbers without dropout.
     """
 
     best_checkpoint_export_subdir: str = "best"
     early_stopping_patience: int = 0
     checkpoint_disk_budget_gb: float | None = None
+    gradient_accumulation_steps: int = 1
 
 
 def _experiment(task, trainer, optimizer, runtime=None):

@@ -90,6 +90,8 @@ class RunSettings:
         dtype_policy: name of the Keras dtype policy.
         seed: of initial weights and dropout.
         train_steps: steps of the whole run.
+        gradient_accumulation_steps: groups that the lanes of a replica are
+            worked through in.
     """
 
     model: Mapping
@@ -102,6 +104,7 @@ class RunSettings:
     dtype_policy: str
     seed: int
     train_steps: int
+    gradient_accumulation_steps: int
 
     @property
     def spans(self) -> MemorySpans:
@@ -174,6 +177,7 @@ def resolve(params) -> RunSettings:
         "checkpoint_interval",
         "validation_interval",
         "max_to_keep",
+        "gradient_accumulation_steps",
     ):
         integer(f"trainer.{name}", getattr(trainer, name), minimum=1)
     patience = integer(
@@ -220,6 +224,7 @@ def resolve(params) -> RunSettings:
         dtype_policy=DTYPE_POLICIES[runtime.mixed_precision_dtype],
         seed=integer("task.seed", task.seed),
         train_steps=train_steps,
+        gradient_accumulation_steps=trainer.gradient_accumulation_steps,
     )
 
 
@@ -236,6 +241,8 @@ def model_arguments(config) -> dict:
         ValueError: if the spans do not fit the number of layers.
     """
     arguments = config.as_dict()
+    # How a model is trained, nothing that it is.
+    del arguments["rematerialize"]
     num_layers = integer(
         "task.model.num_layers", arguments.pop("num_layers"), minimum=1
     )

@@ -214,7 +214,15 @@ class TransformerXLLanguageModel(keras.Model):
         )
         return self.softmax(hidden, embedding=self.backbone.embedding), memories
 
-    def score(self, tokens, targets, memories=None, training=False, seed=None):
+    def score(
+        self,
+        tokens,
+        targets,
+        memories=None,
+        training=False,
+        seed=None,
+        rematerialize=False,
+    ):
         """Log-probabilities of given next tokens.
 
         With cutoffs only the clusters that the targets are in are computed,
@@ -226,6 +234,9 @@ class TransformerXLLanguageModel(keras.Model):
             memories: as for `call`.
             training: as for `call`.
             seed: as for `call`.
+            rematerialize: whether the backward pass computes each layer's
+                activations again instead of holding those of all layers:
+                the same gradient in less memory and more time.
 
         Returns:
             log_probs: [B, T] float32, log p(targets[b, t] | tokens[b, :t + 1],
@@ -235,7 +246,9 @@ class TransformerXLLanguageModel(keras.Model):
         Raises:
             ValueError: if the memories are not those of `spans`.
         """
-        hidden, memories = self.hidden_states(tokens, memories, training, seed)
+        hidden, memories = self.hidden_states(
+            tokens, memories, training, seed, rematerialize=rematerialize
+        )
         log_probs = self.softmax(
             hidden, embedding=self.backbone.embedding, targets=targets
         )
@@ -262,7 +275,13 @@ class TransformerXLLanguageModel(keras.Model):
         return logits[:, 0], memories
 
     def hidden_states(
-        self, tokens, memories=None, training=False, seed=None, lengths=None
+        self,
+        tokens,
+        memories=None,
+        training=False,
+        seed=None,
+        lengths=None,
+        rematerialize=False,
     ):
         """What the softmax makes logits of.
 
@@ -272,6 +291,7 @@ class TransformerXLLanguageModel(keras.Model):
             training: as for `call`.
             seed: as for `call`.
             lengths: as for `call`.
+            rematerialize: as for `score`.
 
         Returns:
             hidden: [B, T, D] in the compute dtype.
@@ -318,6 +338,7 @@ class TransformerXLLanguageModel(keras.Model):
             seed=seed,
             memory_format=self.memory_format,
             lengths=lengths,
+            rematerialize=rematerialize,
         )
 
     @property

@@ -1,5 +1,7 @@
 """The Transformer-XL without its softmax."""
 
+import functools
+
 import keras
 from keras import ops
 
@@ -141,6 +143,7 @@ class TransformerXL(keras.Model):
         seed=None,
         memory_format=None,
         lengths=None,
+        rematerialize=False,
     ):
         """Runs a segment.
 
@@ -161,6 +164,8 @@ class TransformerXL(keras.Model):
             lengths: [B] int32, tokens of each lane, which fill the front of
                 its row; None = T. What is behind them reaches neither the
                 memories nor the tokens before.
+            rematerialize: whether the backward pass computes each layer's
+                activations again instead of holding those of all layers.
 
         Returns:
             hidden: [B, T, D] in the compute dtype; undefined behind `lengths`.
@@ -204,13 +209,10 @@ class TransformerXL(keras.Model):
             for span in set(spans)
         }
 
-        hidden = drop(self.embedding(tokens), _EMBEDDING_SITE)
-        new_memories = {}
-        for layer, (block, span) in enumerate(
-            zip(self.blocks, spans, strict=True)
-        ):
+        def run_layer(layer, hidden, content_bias, position_bias):
+            block, span = self.blocks[layer], spans[layer]
             span_positions, mask, valid = shared[span]
-            memory, keys_values = None, None
+            memory, keys_values, tensors = None, None, {}
             if span:
                 tensors = {
                     name: ops.cast(mask_slots(memories[name], valid), dtype)
@@ -219,18 +221,28 @@ class TransformerXL(keras.Model):
                 memory, keys_values, tensors = self._remember(
                     memory_format, layer, hidden, tensors, lengths
                 )
-                new_memories.update(tensors)
             hidden = block(
                 hidden,
                 memory,
                 span_positions,
-                *self.biases(layer),
+                content_bias,
+                position_bias,
                 mask,
                 training=training,
                 seed=seed,
                 first_site=_FIRST_BLOCK_SITE + layer * block.NUM_SITES,
                 keys_values=keys_values,
             )
+            return hidden, tensors
+
+        hidden = drop(self.embedding(tokens), _EMBEDDING_SITE)
+        new_memories = {}
+        for layer in range(self.num_layers):
+            run = functools.partial(run_layer, layer)
+            if rematerialize:
+                run = keras.remat(run)
+            hidden, tensors = run(hidden, *self.biases(layer))
+            new_memories.update(tensors)
         seen = num_queries if lengths is None else lengths
         new_memories[POSITION] = advance_position(position, seen)
         return drop(hidden, _OUTPUT_SITE), new_memories

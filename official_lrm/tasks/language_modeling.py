@@ -23,6 +23,7 @@ from official_lrm.data import (
 from official_lrm.memory.state import POSITION, reset_lanes
 from official_lrm.models import TransformerXLLanguageModel
 from official_lrm.models.presets import TOKENIZER_FILE, load_preset_weights
+from official_lrm.tasks.gradient_accumulation import accumulate, check_groups
 from official_lrm.tasks.optimizer import SummedGradientAdam, WarmupCosine
 from official_lrm.tasks.position_buckets import sum_by_position
 
@@ -280,7 +281,15 @@ class LanguageModelingTask(base_task.Task):
         del training
         return []
 
-    def train_step(self, inputs, model, optimizer, metrics=None, clip=None):
+    def train_step(
+        self,
+        inputs,
+        model,
+        optimizer,
+        metrics=None,
+        clip=None,
+        gradient_accumulation_steps=1,
+    ):
         """One step on one replica.
 
         The gradient is summed over the replicas first, then clipped by its
@@ -292,36 +301,32 @@ class LanguageModelingTask(base_task.Task):
             optimizer: as `create_optimizer` makes it.
             metrics: not used.
             clip: bound on the global norm, or None.
+            gradient_accumulation_steps: groups that the lanes are worked
+                through in, one after the other. Each draws dropout masks of
+                its own; nothing else depends on it but memory and time.
 
         Returns:
             A dict: `loss`, this replica's share of the mean loss in nats;
             `gradient_norm` before clipping; the `learning_rate` that was
             applied; `memories`.
+
+        Raises:
+            ValueError: if the lanes cannot be cut into so many equal groups.
         """
         del metrics
         context = tf.distribute.get_replica_context()
-        memories = reset_lanes(inputs["memories"], inputs["reset"])
         targets = context.all_reduce(
             tf.distribute.ReduceOp.SUM, tf.reduce_sum(inputs["weights"])
         )
-        with tf.GradientTape() as tape:
-            log_probs, memories = model.score(
-                inputs["tokens"],
-                inputs["targets"],
-                memories,
-                training=True,
-                seed=inputs["seed"],
+        if gradient_accumulation_steps == 1:
+            (loss, gradients), memories = self._gradients(
+                inputs, model, targets
             )
-            weights = tf.cast(inputs["weights"] / targets, log_probs.dtype)
-            loss = -tf.reduce_sum(log_probs * weights)
-        variables = model.trainable_variables
-        gradients = tape.gradient(
-            loss,
-            [variable.value for variable in variables],
-            # T=1 without any memory: one key, whose score does not matter.
-            unconnected_gradients=tf.UnconnectedGradients.ZERO,
-        )
-        gradients = [tf.convert_to_tensor(value) for value in gradients]
+        else:
+            check_groups(gradient_accumulation_steps, inputs["tokens"].shape[0])
+            (loss, gradients), memories = self._accumulated_gradients(
+                inputs, model, targets, gradient_accumulation_steps
+            )
         learning_rate = tf.identity(optimizer.learning_rate)
         gradients = context.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
         norm = tf.linalg.global_norm(gradients)
@@ -329,13 +334,55 @@ class LanguageModelingTask(base_task.Task):
             gradients, _ = tf.clip_by_global_norm(
                 gradients, clip, use_norm=norm
             )
-        optimizer.apply(gradients, variables)
+        optimizer.apply(gradients, model.trainable_variables)
         return {
             self.loss: loss,
             "gradient_norm": norm,
             "learning_rate": learning_rate,
             "memories": memories,
         }
+
+    def _gradients(self, inputs, model, targets):
+        # ((loss, its gradients), memories) of some lanes; `targets` is the sum
+        # of the weights that the mean is over.
+        memories = reset_lanes(inputs["memories"], inputs["reset"])
+        with tf.GradientTape() as tape:
+            log_probs, memories = model.score(
+                inputs["tokens"],
+                inputs["targets"],
+                memories,
+                training=True,
+                seed=inputs["seed"],
+                rematerialize=self.task_config.model.rematerialize,
+            )
+            weights = tf.cast(inputs["weights"] / targets, log_probs.dtype)
+            loss = -tf.reduce_sum(log_probs * weights)
+        gradients = tape.gradient(
+            loss,
+            [variable.value for variable in model.trainable_variables],
+            # T=1 without any memory: one key, whose score does not matter.
+            unconnected_gradients=tf.UnconnectedGradients.ZERO,
+        )
+        gradients = [tf.convert_to_tensor(value) for value in gradients]
+        return (loss, gradients), memories
+
+    def _accumulated_gradients(self, inputs, model, targets, num_groups):
+        lanes = {name: x for name, x in inputs.items() if name != "seed"}
+
+        def group_gradients(group_inputs, group):
+            seed = tf.random.experimental.stateless_fold_in(
+                inputs["seed"], group
+            )
+            return self._gradients(
+                {**group_inputs, "seed": seed}, model, targets
+            )
+
+        gradients = [
+            tf.zeros(variable.shape, variable.dtype)
+            for variable in model.trainable_variables
+        ]
+        loss = tf.zeros((), model.softmax.compute_dtype)
+        return accumulate(group_gradients, lanes, num_groups, (loss, gradients))
 
     def validation_step(self, inputs, model, metrics=None):
         """Scores one segment on one replica; see `score_segment`."""

@@ -70,6 +70,7 @@ class RunDescription(tf.train.experimental.PythonState):
             return False
         for name, consequence in (
             ("seed", "dropout is drawn anew"),
+            ("gradient_accumulation_steps", "dropout is drawn anew"),
             ("optimizer", "the learning rate goes on by this run's"),
         ):
             if restored[name] != current[name]:

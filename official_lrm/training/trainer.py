@@ -8,6 +8,7 @@ import tensorflow as tf
 from official.core import base_trainer
 
 from official_lrm.progress import ProgressLine
+from official_lrm.tasks.gradient_accumulation import check_groups
 from official_lrm.training.checkpoint_contents import variables_by_path
 from official_lrm.training.evaluation import Evaluator, fresh_memories
 from official_lrm.training.memory_files import read_memories
@@ -71,6 +72,11 @@ class LanguageModelTrainer(base_trainer.Trainer):
                     f"task.{name}.global_batch_size must be a multiple of the "
                     f"{strategy.num_replicas_in_sync} replicas; got {lanes}."
                 )
+        if train:
+            check_groups(
+                settings.gradient_accumulation_steps,
+                settings.train.num_lanes // strategy.num_replicas_in_sync,
+            )
         super().__init__(
             config, task, model, optimizer, train=train, evaluate=evaluate
         )
@@ -133,6 +139,7 @@ class LanguageModelTrainer(base_trainer.Trainer):
             "spans": list(self.model.spans),
             "dtype_policy": settings.dtype_policy,
             "seed": settings.seed,
+            "gradient_accumulation_steps": settings.gradient_accumulation_steps,
             "optimizer": dataclasses.asdict(settings.optimizer),
         }
 
@@ -287,6 +294,9 @@ class LanguageModelTrainer(base_trainer.Trainer):
             model=self.model,
             optimizer=self.optimizer,
             clip=self._settings.optimizer.clip_norm,
+            gradient_accumulation_steps=(
+                self._settings.gradient_accumulation_steps
+            ),
         )
         self.global_step.assign_add(1)
         return {

@@ -235,6 +235,14 @@ def test_spans_given_as_lengths_decide_alone():
             "runtime.distribution_strategy=parameter_server",
             ["parameter_server", "one_device, mirrored, multi_worker_mirrored"],
         ),
+        (
+            "trainer.gradient_accumulation_steps=0",
+            ["trainer.gradient_accumulation_steps", "at least 1", "0"],
+        ),
+        (
+            "task.model.rematerialize=1",
+            ["task.model.rematerialize", "true or false", "1"],
+        ),
         ("trainer.steps_per_loop=0", ["steps_per_loop", "0", "at least 1"]),
         ("trainer.summary_interval=30", ["summary_interval", "30", "25"]),
         (
