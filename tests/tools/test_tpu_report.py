@@ -1,0 +1,133 @@
+"""What is compiled and said, with a compiler of the tests' own."""
+
+import importlib
+import json
+import pathlib
+
+import pytest
+
+from official_lrm.training import parse_params
+
+TOOLS = pathlib.Path(__file__).resolve().parents[2] / "tools"
+GIB = 2**30
+
+
+@pytest.fixture
+def tpu_report(monkeypatch):
+    """The module, of a topology of 8 cores."""
+    pytest.importorskip("jax")
+    monkeypatch.syspath_prepend(TOOLS)
+    module = importlib.import_module("tpu_report")
+    monkeypatch.setattr(
+        module.tpu_compiler, "topology_devices", lambda name: [None] * 8
+    )
+    return module
+
+
+@pytest.fixture
+def compile_with(monkeypatch, tpu_report):
+    """Sets what programs need: a function of the program and its options."""
+
+    def set_needs(gib):
+        def compile_apart(program, settings, options, topology, lanes):
+            needed = gib(program, options, sum(settings.model["spans"].is_long))
+            if needed > 15.48:
+                raise tpu_report.DoesNotFit(f"needs {needed}GiB")
+            return tpu_report.tpu_compiler.Figures(
+                hbm_peak=int(needed * GIB),
+                temporaries=int(needed * GIB / 2),
+                arguments=GIB,
+                flops=61.5e12,
+                bytes_accessed=45e9,
+            )
+
+        monkeypatch.setattr(
+            tpu_report.tpu_compiler, "compile_apart", compile_apart
+        )
+
+    return set_needs
+
+
+def config(override=""):
+    lanes = "task.train_data.global_batch_size=16"
+    return parse_params(
+        "lrm_enwik8", params_override=f"{lanes},{override}".rstrip(",")
+    )
+
+
+def test_what_does_not_fit_is_made_to(tpu_report, compile_with, capsys):
+    # Given a step that only fits when lanes are worked through one by one,
+    compile_with(lambda program, options, num_long: 20 / options.num_groups)
+    tpu_report.report(config(), "v3:2x2", ["train"])
+    # then the cheaper ways are tried, and this one is named.
+    out = capsys.readouterr().out
+    assert "does not fit: needs 20.0GiB" in out
+    assert "float32, rematerialize" in out
+    assert "bfloat16" not in out
+    assert out.splitlines()[-1] == (
+        "train does not fit as float32; fits as float32, accumulate 2"
+    )
+
+
+def test_all_of_it_at_once_is_the_last_resort(tpu_report, compile_with, capsys):
+    compile_with(lambda program, options, num_long: 20)
+    tpu_report.report(config(), "v3:2x2", ["train"])
+    *_, last, verdict = capsys.readouterr().out.splitlines()
+    assert "mixed_bfloat16, rematerialize, accumulate 2" in last
+    assert verdict.endswith("nothing makes it fit")
+
+
+def test_a_sweep_is_table_1(tpu_report, compile_with, capsys, tmp_path):
+    compile_with(lambda program, options, num_long: 1 + num_long / 10)
+    output = tmp_path / "figures.json"
+    tpu_report.report(
+        config(),
+        "v3:2x2",
+        ["gradients"],
+        lanes_per_core=1,
+        sweep=True,
+        output=str(output),
+    )
+    rows = json.loads(output.read_text())["rows"]
+    assert [row["num_long"] for row in rows] == [24, 12, 4, 1, 0]
+    for row in rows:
+        # 1 s of FLOPs and 0.1 s of bytes, for 384 tokens.
+        assert row["roofline_us_per_token"] == pytest.approx(1e6 / 384)
+        assert row["bound"] == "compute"
+    out = capsys.readouterr().out
+    for published in ("3.40, 405", "2.80, 273", "1.10, 191", "0.20, 143"):
+        assert published in out
+    # 3.4 / 1.4 GiB.
+    assert "temporaries 2.43 (paper 3.09)" in out.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"topology": "v9:2x2"}, ["--topology", "v2, v3, v4", "'v9:2x2'"]),
+        ({"topology": "v3"}, ["--topology", "v3:4x4", "'v3'"]),
+        ({"programs": ["step"]}, ["--programs", "train", "'step'"]),
+        ({"also": ["luck"]}, ["--with", "rematerialize", "'luck'"]),
+        ({"output": "missing/a.json"}, ["--output", "missing"]),
+        (
+            {"override": "trainer.gradient_accumulation_steps=3"},
+            ["gradient_accumulation_steps", "1, 2;", "got 3"],
+        ),
+        (
+            {"override": "task.validation_data.global_batch_size=3"},
+            ["task.validation_data.global_batch_size", "8 cores", "got 3"],
+        ),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_errors_say_what_is_allowed(tpu_report, changes, words):
+    changes = {"topology": "v3:2x2", "programs": ["train", "evaluate"]} | (
+        changes
+    )
+    params = config(changes.pop("override", ""))
+    with pytest.raises(ValueError) as error:
+        tpu_report.report(params, **changes)
+    message = str(error.value)
+    assert "\n" not in message
+    for word in words:
+        assert word in message
