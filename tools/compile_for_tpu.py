@@ -23,9 +23,9 @@ longer than its roofline. Compiling takes minutes for each program. Needs
 `pip install official_lrm[tpu-compile]`.
 """
 
-import tpu_environment
-
 if __name__ == "__main__":  # Before anything imports keras or jax.
+    import tpu_environment
+
     tpu_environment.set_environment()
 
 from absl import flags
@@ -70,6 +70,8 @@ flags.DEFINE_string("output", None, "Write the figures as JSON too.")
 
 def main():
     """Compiles and prints a table."""
+    import tpu_environment
+
     tpu_environment.check_environment()
     import tpu_report
 
