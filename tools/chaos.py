@@ -21,6 +21,7 @@ import time
 from absl import flags
 
 from official_lrm import command_line
+from official_lrm.training.checkpoint_files import checkpoint_steps
 
 FLAGS = flags.FLAGS
 flags.DEFINE_integer("kills", 20, "How often the run is killed.", lower_bound=1)
@@ -72,9 +73,9 @@ def main():
             stream.write(_CONFIG.format(steps=FLAGS.steps))
         start_seconds, step_seconds = _run_alone(config, alone)
         _run_killed(config, killed, start_seconds, step_seconds)
-        from tools.run_comparison import compare_runs
+        import run_comparison
 
-        print(compare_runs(alone, killed, FLAGS.steps))
+        print(run_comparison.compare_runs(alone, killed, FLAGS.steps))
 
 
 def _start(config, model_dir):
@@ -104,16 +105,7 @@ def _finish(process, model_dir):
 
 
 def _saved_step(model_dir):
-    # By the index files: a killed process may leave `checkpoint` behind.
-    names = os.listdir(model_dir) if os.path.isdir(model_dir) else []
-    steps = [
-        int(name.removeprefix("ckpt-").removesuffix(".index"))
-        for name in names
-        if name.startswith("ckpt-")
-        and name.endswith(".index")
-        and "memories" not in name
-    ]
-    return max(steps, default=0)
+    return max(checkpoint_steps(model_dir), default=0)
 
 
 def _run_alone(config, model_dir):

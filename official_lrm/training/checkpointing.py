@@ -18,6 +18,7 @@ from official_lrm.training.checkpoint_contents import (
 )
 from official_lrm.training.checkpoint_files import (
     checkpoint_path,
+    checkpoint_step,
     checkpoint_steps,
     prune_checkpoints,
     remove_checkpoint,
@@ -131,7 +132,7 @@ class MemoryCheckpointManager:
 
     def _remove_torn(self, path):
         try:
-            remove_checkpoint(self.directory, int(path.rsplit("-", 1)[1]))
+            remove_checkpoint(self.directory, checkpoint_step(path))
         except (tf.errors.OpError, OSError) as error:
             logging.warning("%s is left torn: %s", path, reason_of(error))
 

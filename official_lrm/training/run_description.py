@@ -57,13 +57,10 @@ class RunDescription(tf.train.experimental.PythonState):
                     "from its weights with --init_from."
                 )
 
-    def memories_go_on(self, path) -> bool:
+    def memories_go_on(self) -> bool:
         """Whether the run goes on with the memories of what was restored.
 
         Warns of everything that makes it another run than the one saved.
-
-        Args:
-            path: prefix of the checkpoint.
         """
         current, restored = self.current, self.restored
         if not current or not restored:
@@ -86,8 +83,6 @@ class RunDescription(tf.train.experimental.PythonState):
             for name in _LAYOUT
             if restored.get(name) != current[name]
         ]
-        if not restored["memory_files"]:
-            changed.append(f"there are none beside {path}")
         if changed:
             logging.warning("memories start empty: %s.", ", ".join(changed))
             return False

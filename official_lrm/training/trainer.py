@@ -166,7 +166,7 @@ class LanguageModelTrainer(base_trainer.Trainer):
         """
         self._train_iter = None
         self._memories = None
-        if not self._description.memories_go_on(path):
+        if not self._description.memories_go_on():
             return
         lanes = self._settings.train.num_lanes // self._workers.num_replicas
         replicas = read_memories(
