@@ -3,46 +3,8 @@
 import keras
 from keras import ops
 
-from official_lrm.layers.memory_projection import project_to_heads
-from official_lrm.layers.stateless_dropout import stateless_dropout
-
-
-def relative_shift(scores):
-    """Turns scores by distance into scores by key.
-
-    Column k of the input scores the distance K - 1 - k, the same for every
-    query; column j of the output scores key j, which is at distance
-    i + (K - T) - j from query i:
-
-    ```
-    [[a2 a1 a0]     [[a1 a0  .]
-     [b2 b1 b0]] ->  [b2 b1 b0]]      T = 2, K = 3, M = 1
-    ```
-
-    `.` is above the causal diagonal, where the result is meaningless and must
-    be masked.
-
-    Source: Dai et al. (2019), appendix B.
-
-    Args:
-        scores: [..., T, K].
-
-    Returns:
-        [..., T, K].
-    """
-    *batch, num_queries, num_keys = ops.shape(scores)
-    padding = [(0, 0)] * (len(batch) + 1) + [(1, 0)]
-    scores = ops.pad(scores, padding)
-    # Rows of K + 1 read as rows of K move one more column left a row.
-    scores = ops.reshape(scores, (*batch, (num_keys + 1) * num_queries))
-    # ops.slice, not scores[..., T:]: the gradient of strided slices took half
-    # of a training step on CPUs.
-    scores = ops.slice(
-        scores,
-        [0] * len(batch) + [num_queries],
-        (*batch, num_keys * num_queries),
-    )
-    return ops.reshape(scores, (*batch, num_queries, num_keys))
+from official_lrm.layers.attend import attend
+from official_lrm.layers.project_to_heads import project_to_heads
 
 
 @keras.saving.register_keras_serializable("official_lrm")
@@ -138,91 +100,63 @@ class RelativeMultiHeadAttention(keras.layers.Layer):
             [B, T, D].
         """
         batch_size, num_queries, hidden_size = ops.shape(inputs)
-        if keys_values is None and memory is not None and training:
-            keys_values = [
-                project_to_heads(
-                    memory, inputs, ops.cast(kernel, self.compute_dtype)
-                )
-                for kernel in (self.key_kernel, self.value_kernel)
-            ]
-        elif keys_values is None:
-            context = inputs
-            if memory is not None:
-                context = ops.concatenate([memory, inputs], axis=1)
-            keys_values = self.keys_values(context)
+        if keys_values is None:
+            keys_values = self.keys_values(inputs, memory, training)
         key, value = keys_values
-        num_keys = ops.shape(key)[2]
-        rows = batch_size * num_queries
-
         # Heads lead, so that every product below is a plain batch of matrix
         # products and no [N, B, T, K] tensor is ever transposed.
-        query = self._project(inputs, self.query_kernel)
-        relative = self._project(positions, self.position_kernel)
-
         scale = self.head_size**-0.5
-        content_query = (query + content_bias[:, None, None]) * scale
-        position_query = (query + position_bias[:, None, None]) * scale
-
-        content_scores = ops.matmul(
-            content_query, ops.transpose(key, (0, 1, 3, 2))
-        )  # [N, B, T, K]
-        position_scores = ops.matmul(
-            ops.reshape(position_query, (self.num_heads, rows, self.head_size)),
-            ops.transpose(relative, (0, 2, 1)),
-        )  # [N, B * T, K]: the table is shared by all lanes.
-        position_scores = relative_shift(
-            ops.reshape(
-                position_scores,
-                (self.num_heads, batch_size, num_queries, num_keys),
-            )
+        query = self._project(
+            inputs, self.query_kernel * scale, training=training
         )
-        scores = content_scores + position_scores
-        if keras.backend.standardize_dtype(scores.dtype) != "float64":
-            scores = ops.cast(scores, "float32")
-        if scores.shape[-1] == 1:  # ops.softmax would warn.
-            probabilities = ops.ones_like(scores)
-        else:
-            scores = ops.where(mask[None], scores, -1e30)
-            probabilities = ops.softmax(scores)
-        probabilities = ops.cast(probabilities, self.compute_dtype)
-        if training:
-            probabilities = stateless_dropout(
-                probabilities, self.dropout, seed, site
-            )
-        outputs = ops.matmul(probabilities, value)  # [N, B, T, H]
+        relative = self._project(
+            positions, self.position_kernel, training=training
+        )
+        content_query, position_query = (
+            query + (bias * scale)[:, None, None]
+            for bias in (content_bias, position_bias)
+        )
+        outputs = attend(
+            content_query,
+            position_query,
+            key,
+            value,
+            relative,
+            mask,
+            training=training,
+            dropout=self.dropout,
+            seed=seed,
+            site=site,
+        )  # [N, B, T, H]
         outputs = ops.reshape(
             ops.transpose(outputs, (1, 2, 0, 3)),
-            (rows, self.num_heads * self.head_size),
+            (batch_size * num_queries, self.num_heads * self.head_size),
         )
         outputs = ops.matmul(
             outputs, ops.reshape(self.output_kernel, (-1, hidden_size))
         )
         return ops.reshape(outputs, (batch_size, num_queries, hidden_size))
 
-    def keys_values(self, context):
+    def keys_values(self, inputs, memory=None, training=False):
         """Keys and values of some positions, biases not added.
 
         Args:
-            context: [B, K, D], layer inputs.
+            inputs: [B, T, D], layer inputs.
+            memory: [B, M, D], those of the positions before; None for M = 0.
+                Gets no gradient in training.
+            training: whether they are to be differentiated.
 
         Returns:
-            (key, value), [N, B, K, H] each.
+            (key, value), [N, B, M + T, H] each.
         """
-        return (
-            self._project(context, self.key_kernel),
-            self._project(context, self.value_kernel),
+        return tuple(
+            self._project(inputs, kernel, memory, training)
+            for kernel in (self.key_kernel, self.value_kernel)
         )
 
-    def _project(self, inputs, kernel):
-        # [..., D] x [D, N, H] -> [N, ..., H]
+    def _project(self, inputs, kernel, memory=None, training=False):
         kernel = ops.cast(kernel, self.compute_dtype)
-        *leading, hidden_size = ops.shape(inputs)
-        rows = leading[0] if len(leading) == 1 else leading[0] * leading[1]
-        outputs = ops.matmul(
-            ops.reshape(inputs, (1, rows, hidden_size)),
-            ops.transpose(kernel, (1, 0, 2)),
-        )
-        return ops.reshape(outputs, (self.num_heads, *leading, self.head_size))
+        return project_to_heads(inputs, kernel, memory, training)
 
     def get_config(self):
         """Returns the constructor's arguments."""

@@ -279,6 +279,7 @@ def test_own_weights(options, expected):
 
 
 def test_initial_weights_have_the_standard_deviations_asked_for():
+    keras.utils.set_random_seed(3)
     softmax = AdaptiveSoftmax(
         997,
         101,

@@ -5,49 +5,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from official_lrm.layers import (
-    RelativeMultiHeadAttention,
-    attention_mask,
-    relative_shift,
-)
+from official_lrm.layers import RelativeMultiHeadAttention, attention_mask
 
 B, T, M, N, H, D = 2, 3, 5, 7, 11, 13
 KERNELS = ("query", "key", "value", "position", "output")
-
-
-class TestRelativeShift:
-    @pytest.mark.parametrize(
-        ("num_queries", "span"), [(3, 5), (5, 3), (3, 0), (1, 5), (1, 0)]
-    )
-    def test_a_naive_double_loop(self, num_queries, span):
-        num_keys = num_queries + span
-        scores = np.random.default_rng(2).normal(
-            size=(2, 7, num_queries, num_keys)
-        )
-        shifted = np.array(relative_shift(scores))
-        assert shifted.shape == scores.shape
-        for i in range(num_queries):
-            for j in range(num_keys):
-                distance = i + span - j
-                if distance >= 0:  # Beyond, the result is meaningless.
-                    column = num_keys - 1 - distance
-                    assert np.array_equal(
-                        shifted[..., i, j], scores[..., i, column]
-                    )
-
-    def test_the_example_of_the_docstring(self):
-        shifted = np.array(relative_shift(np.array([[2, 1, 0], [12, 11, 10]])))
-        assert shifted[0, :2].tolist() == [1, 0]
-        assert shifted[1].tolist() == [12, 11, 10]
-
-    def test_sizes_may_be_tensors(self):
-        @tf.function(input_signature=[tf.TensorSpec([7, None, None, None])])
-        def shift(scores):
-            return relative_shift(scores)
-
-        scores = np.random.default_rng(2).normal(size=(7, B, T, T + M))
-        scores = scores.astype("float32")
-        assert np.array_equal(shift(scores), relative_shift(scores))
 
 
 def arguments(
@@ -203,9 +164,7 @@ class TestAttention:
             dtypes.append(keras.backend.standardize_dtype(scores.dtype))
             return softmax(scores)
 
-        monkeypatch.setattr(
-            "official_lrm.layers.relative_attention.ops.softmax", record
-        )
+        monkeypatch.setattr("official_lrm.layers.attend.ops.softmax", record)
         layer(**inputs, mask=np.ones([1, T, T + M], "bool"))
         assert dtypes == [expected]
 
@@ -260,10 +219,11 @@ class TestAttention:
         assert again.dtype_policy == layer.dtype_policy
 
 
-def test_gradients_are_finite_differences():
+@pytest.mark.parametrize("training", [False, True])
+def test_gradients_are_finite_differences(training):
     # Given a small layer in float64, with one lane's memory half empty,
     rng = np.random.default_rng(13)
-    layer = built_layer(rng, heads=(2, 3), hidden_size=5)
+    layer = built_layer(rng, heads=(2, 3), hidden_size=5, dropout=0.3)
     inputs = arguments(rng, heads=(2, 3), hidden_size=5)
     mask = attention_mask(np.array([2, 97], "int32"), M, T)
     weights = rng.normal(size=(B, T, 5))
@@ -271,32 +231,39 @@ def test_gradients_are_finite_differences():
     values = [*inputs.values(), *(np.array(kernel) for kernel in kernels)]
     names = [*inputs, *KERNELS]
 
-    def loss(values):
+    def loss(tensors):
+        seed = np.array([3, 5], "int32")
+        outputs = layer(*tensors, mask, training=training, seed=seed)
+        return tf.reduce_sum(tf.tanh(outputs) * weights)
+
+    def loss_of(values):
         for kernel, value in zip(kernels, values[5:], strict=True):
             kernel.assign(value)
-        outputs = layer(*map(tf.constant, values[:5]), mask)
-        return tf.reduce_sum(tf.tanh(outputs) * weights)
+        return float(loss([tf.constant(value) for value in values[:5]]))
 
     # when gradients are taken with respect to inputs and kernels,
     with tf.GradientTape() as tape:
         tensors = [tf.constant(value) for value in values[:5]]
         tape.watch(tensors)
-        outputs = layer(*tensors, mask)
-        total = tf.reduce_sum(tf.tanh(outputs) * weights)
+        total = loss(tensors)
     sources = tensors + [kernel.value for kernel in kernels]
     gradients = tape.gradient(total, sources)
 
-    # then along random directions they are central differences.
+    # then along random directions they are central differences, but for the
+    # memory's, which has none in training.
     step = 1e-5
     for i, (name, gradient) in enumerate(zip(names, gradients, strict=True)):
         assert gradient is not None, name
+        if training and name == "memory":
+            assert not np.any(gradient)
+            continue
         for _ in range(3):
             direction = rng.normal(size=values[i].shape)
             ends = []
             for sign in (1, -1):
                 moved = list(values)
                 moved[i] = values[i] + sign * step * direction
-                ends.append(float(loss(moved)))
+                ends.append(loss_of(moved))
             difference = (ends[0] - ends[1]) / (2 * step)
             slope = np.sum(np.array(gradient) * direction)
             assert difference == pytest.approx(slope, rel=1e-6, abs=1e-8), name

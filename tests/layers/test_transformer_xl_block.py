@@ -87,7 +87,7 @@ def test_sites_are_as_many_as_the_block_says(monkeypatch):
 
     for module in (
         "transformer_xl_block",
-        "relative_attention",
+        "attend",
         "relu_dropout",
     ):
         monkeypatch.setattr(

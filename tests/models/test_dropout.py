@@ -69,7 +69,7 @@ class TestDropout:
             return inputs
 
         for module in (
-            "layers.relative_attention",
+            "layers.attend",
             "layers.relu_dropout",
             "layers.transformer_xl_block",
             "models.transformer_xl",
