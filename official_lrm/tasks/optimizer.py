@@ -3,6 +3,7 @@
 import math
 
 import keras
+import tensorflow as tf
 from keras import ops
 
 
@@ -13,7 +14,33 @@ class SummedGradientAdam(keras.optimizers.Adam):
     Keras's optimizers clip first and sum over replicas afterwards. The
     gradient must be summed, then clipped, then applied; so the caller does
     the first two, and this class leaves out Keras's own sum.
+
+    On TensorFlow a variable is updated in one pass, by TensorFlow's own Adam,
+    instead of a dozen.
     """
+
+    def update_step(self, gradient, variable, learning_rate):
+        """Updates a variable in place."""
+        if keras.backend.backend() != "tensorflow":
+            super().update_step(gradient, variable, learning_rate)
+            return
+        index = self._get_variable_index(variable)
+        if isinstance(variable, keras.Variable):
+            variable = variable.value
+        dtype = variable.dtype
+        steps = ops.cast(self.iterations + 1, dtype)
+        tf.raw_ops.ResourceApplyAdam(
+            var=variable.handle,
+            m=self._momentums[index].value.handle,
+            v=self._velocities[index].value.handle,
+            beta1_power=ops.power(ops.cast(self.beta_1, dtype), steps),
+            beta2_power=ops.power(ops.cast(self.beta_2, dtype), steps),
+            lr=ops.cast(learning_rate, dtype),
+            beta1=ops.cast(self.beta_1, dtype),
+            beta2=ops.cast(self.beta_2, dtype),
+            epsilon=ops.cast(self.epsilon, dtype),
+            grad=ops.cast(gradient, dtype),
+        )
 
     def _all_reduce_sum_gradients(self, grads_and_vars):
         return grads_and_vars
