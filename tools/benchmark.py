@@ -1,14 +1,33 @@
-r"""Measures the input of a run, or how fast an export answers.
+r"""Measures training, the input of a run, or how fast an export answers.
 
     python tools/benchmark.py input --experiment=lrm_quickstart
     python tools/benchmark.py input --experiment=lrm_wikitext2 \
         --params_override=task.corpus.input_path=wikitext-2
+    python tools/benchmark.py train --peer_python=PYTHON
+    python tools/benchmark.py train --table=growth --output=growth.json
     python tools/benchmark.py serve
     python tools/benchmark.py serve --table=decode --peer_python=PYTHON
     python tools/benchmark.py serve --table=wire
 
 `input` tokenizes the split that is trained on into an empty cache, takes it
 from the cache again, reads batches, and trains for a few steps.
+
+`train` times training steps of random tokens, dropout and Adam in them. Rows
+are processes that take their steps in turns. Its tables:
+
+    peers     6 layers of 512: full memory and 1 of 6 long, in float32 and
+              mixed_bfloat16, beside Model Garden's TransformerXL and Hugging
+              Face's TransfoXL. --peer_python is an interpreter of an
+              environment with torch and transformers 4.35.2
+    depth     24 layers of 256, one lane: 24 and 4 long memories of 2304
+    growth    the step's time and memory against the number of long memories,
+              their length, T, lanes and layers
+
+GFLOP is what a step's matrix products need at the least: three times the
+forward pass's, without the gradients of memories and of tables of positions,
+all keys of a segment counted for every query. The ceiling is a product of
+2048-cubed matrices, timed in the same turns; the peak is a process's resident
+memory, and "import" what it held before there was a model.
 
 `serve` exports models of random weights and calls them. Its tables:
 
@@ -28,6 +47,8 @@ Serving's is another. Figures depend on what else the machine does: compare
 those of one call only.
 """
 
+import json
+import os
 import resource
 import tempfile
 import time
@@ -47,9 +68,21 @@ flags.DEFINE_integer(
     "input: steps of training to time; 0 = none.",
     lower_bound=0,
 )
+TABLES = {
+    "train": ["peers", "depth", "growth"],
+    "serve": ["latency", "decode", "wire"],
+}
 flags.DEFINE_enum(
-    "table", "latency", ["latency", "decode", "wire"], "serve: what to measure."
+    "table",
+    None,
+    [name for names in TABLES.values() for name in names],
+    "train, serve: what to measure; the first of its tables by default.",
 )
+flags.DEFINE_integer("repeats", 9, "train: steps of each row.", lower_bound=1)
+flags.DEFINE_float(
+    "dropout", 0.1, "train: rate, but on attention probabilities."
+)
+flags.DEFINE_string("output", None, "train: write the figures as JSON too.")
 flags.DEFINE_integer(
     "tokens_per_call",
     None,
@@ -78,7 +111,9 @@ flags.DEFINE_enum(
     "serve, latency: what memories are kept in; as `dtype` by default.",
 )
 flags.DEFINE_string(
-    "peer_python", None, "serve, decode: the peer's interpreter."
+    "peer_python",
+    None,
+    "train and serve --table=decode: the peer's interpreter.",
 )
 
 
@@ -142,11 +177,72 @@ def measure_input():
             )
 
 
+def table_of(command) -> str:
+    """The table that was asked for.
+
+    Raises:
+        ValueError: if it is none of the command's.
+    """
+    table = FLAGS.table or TABLES[command][0]
+    if table not in TABLES[command]:
+        raise ValueError(
+            f"--table of {command} must be one of "
+            f"{', '.join(TABLES[command])}; got {table}."
+        )
+    return table
+
+
+def measure_training():
+    """Prints a table of training steps."""
+    import training_benchmark
+
+    table = table_of("train")
+    training_benchmark.check_peer_python(FLAGS.peer_python)
+    if not 0 <= FLAGS.dropout < 1:
+        raise ValueError(
+            f"--dropout must be from 0 to below 1; got {FLAGS.dropout}."
+        )
+    folder = os.path.dirname(FLAGS.output or "") or "."
+    if not os.path.isdir(folder):
+        raise ValueError(f"--output: there is no folder {folder}.")
+    if table == "growth":
+        groups = training_benchmark.growth_rows(FLAGS.dropout)
+    elif table == "depth":
+        rows = training_benchmark.deep_rows(FLAGS.dropout)
+        groups = {"": dict(enumerate(rows))}
+    else:
+        rows = training_benchmark.peer_rows(FLAGS.dropout)
+        groups = {"": dict(enumerate(rows))}
+    results = []
+    for name, rows in groups.items():
+        measured, ceilings = training_benchmark.compare(
+            list(rows.values()), FLAGS.repeats, FLAGS.peer_python
+        )
+        results.append({"group": name, "rows": measured, "ceilings": ceilings})
+        for line in training_benchmark.ceiling_lines(ceilings):
+            print(line)
+        print(training_benchmark.HEADER)
+        if table == "growth":
+            for value, row in zip(rows, measured, strict=True):
+                row["row"], row["value"] = f"{name}: {value}", value
+        for row in measured:
+            print(training_benchmark.line_of(row))
+        if table != "growth":
+            for line in training_benchmark.ratio_lines(measured):
+                print(line)
+        print(flush=True)
+        if FLAGS.output:  # After each group: nothing is lost.
+            with open(FLAGS.output, "w", encoding="utf-8") as stream:
+                json.dump(results, stream, indent=2)
+                stream.write("\n")
+
+
 def measure_serving():
     """Prints a table of an export's speed."""
     import serving_benchmark
 
-    if FLAGS.table == "latency":
+    table = table_of("serve")
+    if table == "latency":
         lines = serving_benchmark.serve_rows(
             {
                 "dtype": FLAGS.dtype,
@@ -156,7 +252,7 @@ def measure_serving():
             FLAGS.tokens_per_call or 16,
             FLAGS.calls or 20,
         )
-    elif FLAGS.table == "decode":
+    elif table == "decode":
         lines = serving_benchmark.decode_rows(
             ["float32", "bfloat16"],
             FLAGS.tokens_per_call or 64,
@@ -181,7 +277,11 @@ def peak_memory() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-main = {"input": measure_input, "serve": measure_serving}
+main = {
+    "input": measure_input,
+    "train": measure_training,
+    "serve": measure_serving,
+}
 
 if __name__ == "__main__":
     command_line.run(main)

@@ -11,7 +11,6 @@ import os
 import pathlib
 import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -20,6 +19,8 @@ import keras
 import numpy as np
 import saved_model_runner
 import tensorflow as tf
+from child_process import ChildProcess
+from machine_ceilings import memory_read_rate
 
 import official_lrm as lrm
 from official_lrm import serving
@@ -97,7 +98,7 @@ def decode_rows(dtypes, tokens, rounds, peer_python=None):
                 times[row].append(call() / tokens)
             if peer:
                 times["peer"].append(peer.seconds_per_token())
-            rates.append(_read_rate())
+            rates.append(memory_read_rate())
         rate = statistics.median(rates)
         yield f"reading from memory: {rate / 1e9:.1f} GB/s"
         slowest = None
@@ -282,32 +283,7 @@ class _Remote:
         return call.request_bytes, call.response_bytes
 
 
-class _Child:
-    """A program that ends with its standard input."""
-
-    def __init__(self, *command):
-        self._process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-        )
-        self.first_line = self._read()
-
-    def _read(self):
-        return self._process.stdout.readline().strip()
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self._process.stdin.close()
-        self._process.wait()
-        self._process.stdout.close()
-
-
-class _Server(_Child):
+class _Server(ChildProcess):
     """A PredictionService in a process of its own."""
 
     def __init__(self, folder):
@@ -319,7 +295,7 @@ class _Server(_Child):
         self.address = f"localhost:{self.first_line}"
 
 
-class _Peer(_Child):
+class _Peer(ChildProcess):
     """Decodes with Hugging Face's TransfoXL, in a process of its own."""
 
     def __init__(self, python, sizes, span):
@@ -335,8 +311,7 @@ class _Peer(_Child):
             )
 
     def seconds_per_token(self):
-        print(file=self._process.stdin, flush=True)
-        return float(self._read())
+        return float(self.ask())
 
 
 def _fresh_memories(signature):
@@ -381,15 +356,6 @@ def _floor(model):
         for weight in model.weights
     )
     return weights + checks.state_bytes(model)
-
-
-def _read_rate():
-    # Bytes per second, of a sum over 256 MiB on all cores.
-    numbers = tf.ones([2**26])
-    tf.reduce_sum(numbers).numpy()
-    start = time.perf_counter()
-    tf.reduce_sum(numbers).numpy()
-    return 2**28 / (time.perf_counter() - start)
 
 
 def _row(name, seconds, slowest, floor):

@@ -29,6 +29,8 @@ class FlopCount:
         tails: of the logits of each cluster but the first, for one target in
             it. The targets decide how often they are needed: a segment costs
             from `total` to `most`.
+        constants: of the gradients that nothing needs, of memories and of the
+            tables of positions.
     """
 
     num_tokens: int
@@ -36,6 +38,12 @@ class FlopCount:
     embedding: int
     softmax: int
     tails: tuple[int, ...]
+    constants: int
+
+    @property
+    def training(self) -> int:
+        """Of a training step: what its matrix products need at the least."""
+        return TRAINING_FACTOR * self.total - self.constants
 
     @property
     def total(self) -> int:
@@ -103,6 +111,10 @@ def count_flops(spans, segment_length, batch_size=1, **arguments) -> FlopCount:
         embedding=embedding,
         softmax=softmax,
         tails=tails,
+        constants=sum(
+            _count_constants(span, segment_length, batch_size, shapes)
+            for span in spans
+        ),
     )
 
 
@@ -118,6 +130,12 @@ def _count_layer(span, segment_length, batch_size, shapes):
         + 2 * num_queries * hidden_size * inner_size
     )
     return 2 * multiply_adds
+
+
+def _count_constants(span, segment_length, batch_size, shapes):
+    heads = shapes["num_heads"] * shapes["head_size"]
+    rows = 2 * batch_size * span + span + segment_length
+    return 2 * rows * shapes["hidden_size"] * heads
 
 
 def _count_vocabulary(shapes, num_tokens):

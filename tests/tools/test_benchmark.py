@@ -4,6 +4,8 @@ import importlib
 import pathlib
 import re
 
+import pytest
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BENCHMARK = "tools/benchmark.py"
 
@@ -50,7 +52,7 @@ def test_an_unknown_experiment_is_refused(refusal):
 
 def test_one_of_its_commands_is_needed(refusal):
     line = refusal(BENCHMARK, "--calls=3")
-    assert "takes one of input, serve" in line
+    assert "takes one of input, train, serve" in line
 
 
 def test_decoding_is_measured_beside_its_floor(call_tool, monkeypatch):
@@ -79,3 +81,86 @@ def test_decoding_is_measured_beside_its_floor(call_tool, monkeypatch):
         ("bfloat16", "full memory"),
         ("bfloat16", "2 long"),
     ]
+
+
+TINY = {
+    "vocab_size": 31,
+    "hidden_size": 12,
+    "num_heads": 3,
+    "head_size": 4,
+    "inner_size": 17,
+}
+
+
+def test_training_steps_are_measured_beside_a_peer(monkeypatch, capsys):
+    monkeypatch.syspath_prepend(ROOT / "tools")
+    benchmark = importlib.import_module("training_benchmark")
+
+    def row(name, spans=(11, 11), **options):
+        return benchmark.Row(
+            name, spans, TINY, batch_size=2, segment_length=7, **options
+        )
+
+    rows = [
+        row(benchmark.OURS),
+        row(benchmark.OURS, (3, 11), rematerialize=True),
+        row("Model Garden"),
+        row("Hugging Face"),
+    ]
+    measured, ceilings = benchmark.compare(rows, 2, peer_python=None)
+
+    # Who is missing is said, and all others are there.
+    assert "Hugging Face, float32, 2 of 2 x 11: missing" in (
+        capsys.readouterr().out
+    )
+    assert [row["name"] for row in measured] == [
+        "official_lrm",
+        "official_lrm",
+        "Model Garden",
+    ]
+    for row in measured:
+        assert 0 < row["fastest"] <= row["seconds"] <= row["slowest"]
+        assert row["peak_mib"] >= row["framework_mib"] > 0
+        assert 0 < row["share_of_ceiling"] < 1
+        rate = row["tokens_per_second"]
+        assert rate * row["seconds"] == pytest.approx(14)
+    ours, short, peer = measured
+    # The peer has a bias of segments, and its softmax has none.
+    assert ours["parameters"] == short["parameters"]
+    assert ours["parameters"] == peer["parameters"] + 31 - 3 * 4
+    assert short["gflop"] < ours["gflop"] == peer["gflop"]
+    assert ceilings["float32"] > 0 and ceilings["memory"] > 0
+    assert len(list(benchmark.ratio_lines(measured))) == 2
+    assert all(benchmark.line_of(row) for row in measured)
+
+
+def test_each_growth_changes_one_thing(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "tools")
+    benchmark = importlib.import_module("training_benchmark")
+    groups = benchmark.growth_rows(dropout=0.0)
+    assert list(groups) == [
+        "long memories",
+        "their length",
+        "segment length",
+        "lanes",
+        "layers",
+    ]
+    for rows in groups.values():
+        flops = [row.flops for row in rows.values()]
+        assert flops == sorted(set(flops))
+
+
+def test_a_table_of_another_command_is_refused(refusal):
+    line = refusal(BENCHMARK, "train", "--table=wire")
+    assert "--table of train must be one of peers, depth, growth" in line
+
+
+def test_an_interpreter_that_is_not_there_is_refused(refusal):
+    line = refusal(BENCHMARK, "train", "--peer_python=nowhere/python")
+    assert "--peer_python must be an interpreter" in line
+    assert "nowhere/python" in line
+
+
+def test_a_dropout_of_one_is_refused(refusal):
+    line = refusal(BENCHMARK, "train", "--dropout=1")
+    assert "--dropout must be from 0 to below 1; got 1.0" in line
