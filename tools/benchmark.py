@@ -1,10 +1,11 @@
-r"""Measures training, the input of a run, or how fast an export answers.
+r"""Measures training, scoring, the input of a run, or an export.
 
     python tools/benchmark.py input --experiment=lrm_quickstart
     python tools/benchmark.py input --experiment=lrm_wikitext2 \
         --params_override=task.corpus.input_path=wikitext-2
     python tools/benchmark.py train --peer_python=PYTHON
     python tools/benchmark.py train --table=growth --output=growth.json
+    python tools/benchmark.py score
     python tools/benchmark.py serve
     python tools/benchmark.py serve --table=decode --peer_python=PYTHON
     python tools/benchmark.py serve --table=wire
@@ -28,6 +29,10 @@ forward pass's, without the gradients of memories and of tables of positions,
 all keys of a segment counted for every query. The ceiling is a product of
 2048-cubed matrices, timed in the same turns; the peak is a process's resident
 memory, and "import" what it held before there was a model.
+
+`score` scores a text of --tokens random tokens in one lane, under
+same_length with 6 memories of --span, in segments of 512 to 8192: a token's
+cost does not grow with its segment.
 
 `serve` exports models of random weights and calls them. Its tables:
 
@@ -78,7 +83,18 @@ flags.DEFINE_enum(
     [name for names in TABLES.values() for name in names],
     "train, serve: what to measure; the first of its tables by default.",
 )
-flags.DEFINE_integer("repeats", 9, "train: steps of each row.", lower_bound=1)
+flags.DEFINE_integer(
+    "repeats",
+    None,
+    "train: steps of each row, 9; score: times that the text is scored, 3.",
+    lower_bound=1,
+)
+flags.DEFINE_integer(
+    "tokens", 100_000, "score: of the text.", lower_bound=16_384
+)
+flags.DEFINE_integer(
+    "span", 128, "score: length of each memory.", lower_bound=0
+)
 flags.DEFINE_float(
     "dropout", 0.1, "train: rate, but on attention probabilities."
 )
@@ -96,7 +112,7 @@ flags.DEFINE_enum(
     "dtype",
     "float32",
     ["float32", "bfloat16"],
-    "serve, latency: of weights and arithmetic.",
+    "score; serve, latency: of weights and arithmetic.",
 )
 flags.DEFINE_enum(
     "memory_format",
@@ -216,7 +232,7 @@ def measure_training():
     results = []
     for name, rows in groups.items():
         measured, ceilings = training_benchmark.compare(
-            list(rows.values()), FLAGS.repeats, FLAGS.peer_python
+            list(rows.values()), FLAGS.repeats or 9, FLAGS.peer_python
         )
         results.append({"group": name, "rows": measured, "ceilings": ceilings})
         for line in training_benchmark.ceiling_lines(ceilings):
@@ -235,6 +251,21 @@ def measure_training():
             with open(FLAGS.output, "w", encoding="utf-8") as stream:
                 json.dump(results, stream, indent=2)
                 stream.write("\n")
+
+
+def measure_scoring():
+    """Prints a table of tokens/s by segment length."""
+    import scoring_benchmark
+    import training_benchmark
+
+    for line in scoring_benchmark.rows(
+        training_benchmark.SIZES_P,
+        FLAGS.span,
+        FLAGS.tokens,
+        FLAGS.repeats or 3,
+        FLAGS.dtype,
+    ):
+        print(line, flush=True)
 
 
 def measure_serving():
@@ -280,6 +311,7 @@ def peak_memory() -> float:
 main = {
     "input": measure_input,
     "train": measure_training,
+    "score": measure_scoring,
     "serve": measure_serving,
 }
 

@@ -4,6 +4,11 @@ import keras
 from keras import ops
 
 from official_lrm.layers.attend import attend
+from official_lrm.layers.attention_blocks import (
+    join_queries,
+    split_keys,
+    split_queries,
+)
 from official_lrm.layers.project_to_heads import project_to_heads
 
 
@@ -89,7 +94,9 @@ class RelativeMultiHeadAttention(keras.layers.Layer):
             positions: [K, D], the table's rows of the distances K - 1 … 0.
             content_bias: [N, H], u.
             position_bias: [N, H], v.
-            mask: [B or 1, T, K] bool, True where the key is visible.
+            mask: [B or 1, T, K] bool, True where the key is visible. Of
+                blocks of b queries each (`attention_blocks`), [B * blocks, b,
+                M + b]; `positions` then ends at the distance M + b - 1.
             training: whether to drop attention probabilities.
             seed: [2] integer tensor, needed where they are dropped.
             site: number of this layer's dropout in the model.
@@ -116,6 +123,15 @@ class RelativeMultiHeadAttention(keras.layers.Layer):
             query + (bias * scale)[:, None, None]
             for bias in (content_bias, position_bias)
         )
+        length = mask.shape[1]
+        in_blocks = isinstance(num_queries, int) and length != num_queries
+        if in_blocks:
+            span = ops.shape(key)[2] - num_queries
+            content_query, position_query = (
+                split_queries(query, length)
+                for query in (content_query, position_query)
+            )
+            key, value = (split_keys(x, span, length) for x in (key, value))
         outputs = attend(
             content_query,
             position_query,
@@ -127,7 +143,9 @@ class RelativeMultiHeadAttention(keras.layers.Layer):
             dropout=self.dropout,
             seed=seed,
             site=site,
-        )  # [N, B, T, H]
+        )
+        if in_blocks:
+            outputs = join_queries(outputs, batch_size, num_queries)
         outputs = ops.reshape(
             ops.transpose(outputs, (1, 2, 0, 3)),
             (batch_size * num_queries, self.num_heads * self.head_size),

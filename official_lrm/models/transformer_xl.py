@@ -6,6 +6,10 @@ import keras
 from keras import ops
 
 from official_lrm.layers.adaptive_embedding import AdaptiveEmbedding
+from official_lrm.layers.attention_blocks import (
+    block_length,
+    block_positions,
+)
 from official_lrm.layers.attention_mask import attention_mask
 from official_lrm.layers.sinusoidal_positions import sinusoidal_positions
 from official_lrm.layers.stateless_dropout import stateless_dropout
@@ -197,17 +201,23 @@ class TransformerXL(keras.Model):
         positions = drop(
             ops.cast(positions, self.compute_dtype), _POSITIONS_SITE
         )
+
         # Layers of one span share their mask and their part of the table.
-        shared = {
-            span: (
-                positions[max(spans) - span :],
+        def shared_by(span):
+            seen, length = position, num_queries
+            if block := block_length(span, num_queries, same_length):
+                seen = block_positions(position, span, num_queries, block)
+                length = block
+            first = max(spans) + num_queries - (span + length)
+            return (
+                positions[first:],
                 attention_mask(
-                    position, span, num_queries, same_length, attend_to_empty
+                    seen, span, length, same_length, attend_to_empty
                 ),
                 valid_slots(position, span) if span else None,
             )
-            for span in set(spans)
-        }
+
+        shared = {span: shared_by(span) for span in set(spans)}
 
         def run_layer(layer, hidden, content_bias, position_bias):
             block, span = self.blocks[layer], spans[layer]

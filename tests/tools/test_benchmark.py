@@ -52,7 +52,7 @@ def test_an_unknown_experiment_is_refused(refusal):
 
 def test_one_of_its_commands_is_needed(refusal):
     line = refusal(BENCHMARK, "--calls=3")
-    assert "takes one of input, train, serve" in line
+    assert "takes one of input, train, score, serve" in line
 
 
 def test_decoding_is_measured_beside_its_floor(call_tool, monkeypatch):
@@ -164,3 +164,13 @@ def test_an_interpreter_that_is_not_there_is_refused(refusal):
 def test_a_dropout_of_one_is_refused(refusal):
     line = refusal(BENCHMARK, "train", "--dropout=1")
     assert "--dropout must be from 0 to below 1; got 1.0" in line
+
+
+def test_scoring_is_measured_at_each_segment_length(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "tools")
+    benchmark = importlib.import_module("scoring_benchmark")
+    monkeypatch.setattr(benchmark, "SEGMENT_LENGTHS", (5, 7))
+    lines = list(benchmark.rows(TINY, 3, 35, repeats=2, dtype="float32"))
+    assert lines[0].split()[:2] == ["T", "tokens/s"]
+    assert [line.split()[0] for line in lines[1:]] == ["5", "7"]
+    assert lines[2].split()[-1] == "1.00"
