@@ -281,11 +281,11 @@ def ratio_lines(measured):
                 memory, more = (
                     x["peak_mib"] - x["framework_mib"] for x in (m, other)
                 )
-                yield (
-                    f"{m['row']}: {time:.2f} x {other['row']}, "
-                    f"1/{work:.2f} of its work, 1/{more / memory:.2f} of its "
-                    "memory"
-                )
+                text = f"{m['row']}: {time:.2f} x {other['row']}, "
+                text += f"1/{work:.2f} of its work"
+                if memory > 0:  # Imports may have held more.
+                    text += f", 1/{more / memory:.2f} of its memory"
+                yield text
 
 
 def _progress(text):
