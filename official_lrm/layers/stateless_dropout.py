@@ -3,6 +3,8 @@
 import keras
 from keras import ops
 
+from official_lrm.kernels import dropout_mask
+
 # An odd constant spreads the sites over the 32-bit space, so that callers who
 # count the second word up by one a step do not meet another site's seeds.
 _SITE_STRIDE = 0x9E3779B1 - 2**32
@@ -23,7 +25,8 @@ def stateless_dropout(inputs, rate: float, seed, site: int):
     """Drops elements with probability `rate` and scales up the others.
 
     The mask depends on (seed, site, shape) and on nothing else: a recomputed
-    or resumed step draws the same one.
+    or resumed step draws the same one. On TensorFlow the rate is rounded to a
+    multiple of 2^-16.
 
     Args:
         inputs: float tensor of any shape.
@@ -44,4 +47,9 @@ def stateless_dropout(inputs, rate: float, seed, site: int):
         seed = ops.cast(seed, "int32")
         offset = (site * _SITE_STRIDE + 2**31) % 2**32 - 2**31
         offset = ops.array([offset, 0], dtype="int32")
-    return keras.random.dropout(inputs, rate, seed=_FixedSeed(seed + offset))
+    seed = seed + offset
+    if rate < 1:
+        mask = dropout_mask(ops.shape(inputs), rate, seed, inputs.dtype)
+        if mask is not None:
+            return inputs * (mask * (1 / (1 - rate)))
+    return keras.random.dropout(inputs, rate, seed=_FixedSeed(seed))
