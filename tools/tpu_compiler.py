@@ -1,6 +1,7 @@
 """Compiles the steps of `tpu_step` for TPUs that are not there."""
 
 import concurrent.futures
+import concurrent.futures.process
 import dataclasses
 import functools
 import multiprocessing
@@ -21,6 +22,10 @@ PROGRAMS = ("train", "gradients", "evaluate")
 
 class DoesNotFit(Exception):
     """The compiler's one-line account of how much HBM is missing."""
+
+
+class CompilerKilled(Exception):
+    """A program's compiler was ended from outside, as for want of memory."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,11 +91,20 @@ def compile_apart(*arguments):
     """`compile_program` in a process of its own.
 
     The compiler takes over 10 GB for the largest programs, and keeps it.
+
+    Raises:
+        CompilerKilled: if the process did not live to say more.
     """
     with concurrent.futures.ProcessPoolExecutor(
         max_workers=1, mp_context=multiprocessing.get_context("spawn")
     ) as pool:
-        return pool.submit(compile_program, *arguments).result()
+        try:
+            return pool.submit(compile_program, *arguments).result()
+        except concurrent.futures.process.BrokenProcessPool:
+            raise CompilerKilled(
+                "the compiler was killed; it needs over 10 GB of this "
+                "machine's memory for some programs"
+            ) from None
 
 
 def compile_program(program, settings, options, topology, lanes_per_core):

@@ -7,7 +7,7 @@ import os
 
 import tpu_compiler
 from tpu_chips import chip_of
-from tpu_compiler import PROGRAMS, DoesNotFit, Options
+from tpu_compiler import PROGRAMS, CompilerKilled, DoesNotFit, Options
 
 from official_lrm.configs.settings import resolve
 from official_lrm.memory.spans import MemorySpans
@@ -93,9 +93,21 @@ def report(
     )
     print(_HEADER + ("   paper GB, us/t" if sweep else ""), flush=True)
     rows = []
+
+    def record(row):
+        rows.append(row)
+        if output:  # After each one: a compilation takes minutes.
+            with open(output, "w", encoding="utf-8") as stream:
+                json.dump(
+                    {"topology": topology, **versions, "rows": rows},
+                    stream,
+                    indent=2,
+                )
+                stream.write("\n")
+
     for variant in _swept(settings) if sweep else [settings]:
         for program in programs:
-            rows += _compile_all(
+            _compile_all(
                 program,
                 variant,
                 options,
@@ -104,17 +116,14 @@ def report(
                 lanes[program],
                 chip,
                 sweep,
+                record,
             )
     if sweep:
         _print_ratios(rows)
-    if output:
-        with open(output, "w", encoding="utf-8") as stream:
-            json.dump(
-                {"topology": topology, **versions, "rows": rows},
-                stream,
-                indent=2,
-            )
-            stream.write("\n")
+    if killed := sum("killed" in row for row in rows):
+        raise ValueError(
+            f"{killed} of {len(rows)} programs were not compiled: see above."
+        )
 
 
 def _check_names(flag, names, allowed):
@@ -172,7 +181,7 @@ def _variants(options, also, num_lanes, program):
 
 
 def _compile_all(
-    program, settings, options, also, topology, num_lanes, chip, sweep
+    program, settings, options, also, topology, num_lanes, chip, sweep, record
 ):
     def compile_one(options):
         row = {
@@ -188,6 +197,8 @@ def _compile_all(
             )
         except DoesNotFit as error:
             row["does_not_fit"] = str(error)
+        except CompilerKilled as error:
+            row["killed"] = str(error)
         else:
             lanes = (
                 settings.validation
@@ -196,6 +207,7 @@ def _compile_all(
             )
             row |= _per_token(figures, num_lanes * lanes.segment_length, chip)
         _print_row(row, options, sweep)
+        record(row)
         return row
 
     variants, everything = _variants(options, also, num_lanes, program)
@@ -205,19 +217,18 @@ def _compile_all(
         others, _ = _variants(options, ALSO, num_lanes, program)
         for variant in [*others[1:], everything]:
             tried = variant in variants
-            if not tried and all("does_not_fit" in row for row in rows):
+            if not tried and not any("hbm_peak_bytes" in row for row in rows):
                 variants.append(variant)
                 rows.append(compile_one(variant))
         fitting = [
             str(variant)
             for variant, row in zip(variants, rows, strict=True)
-            if "does_not_fit" not in row
+            if "hbm_peak_bytes" in row
         ]
         print(
             f"{program} does not fit as {options}; "
             + (f"fits as {fitting[0]}" if fitting else "nothing makes it fit")
         )
-    return rows
 
 
 def _per_token(figures, tokens, chip):
@@ -238,6 +249,9 @@ def _print_row(row, options, sweep):
     text = f"{row['program']:<10}{row['num_long']:>4}  {str(options):<38}"
     if "does_not_fit" in row:
         print(f"{text}  does not fit: {row['does_not_fit']}", flush=True)
+        return
+    if "killed" in row:
+        print(f"{text}  {row['killed']}", flush=True)
         return
     text += (
         f"{row['hbm_peak_bytes'] / 2**30:>9.2f}"
@@ -261,8 +275,9 @@ def _print_ratios(rows):
 
     few = {key(row): row for row in rows if row["num_long"] == 4}
     for row in rows:
-        other = few.get(key(row), {"does_not_fit": ""})
-        if row["num_long"] != 24 or "does_not_fit" in {**row, **other}:
+        other = few.get(key(row), {})
+        compiled = "hbm_peak_bytes" in row and "hbm_peak_bytes" in other
+        if row["num_long"] != 24 or not compiled:
             continue
         memory, time = (
             row[name] / other[name]

@@ -77,6 +77,55 @@ def test_all_of_it_at_once_is_the_last_resort(tpu_report, compile_with, capsys):
     assert verdict.endswith("nothing makes it fit")
 
 
+def test_a_killed_compiler_costs_one_row(
+    tpu_report, compile_with, capsys, tmp_path
+):
+    # Given a compiler that the machine has no memory for once,
+    def needs(program, options, num_long):
+        if num_long == 12:
+            raise tpu_report.CompilerKilled("the compiler was killed")
+        return 1
+
+    compile_with(needs)
+    output = tmp_path / "figures.json"
+    # when a table is made, then its other rows are there, and all are written.
+    with pytest.raises(ValueError, match="1 of 5 programs were not compiled"):
+        tpu_report.report(
+            config(),
+            "v3:2x2",
+            ["gradients"],
+            lanes_per_core=1,
+            sweep=True,
+            output=str(output),
+        )
+    assert "the compiler was killed" in capsys.readouterr().out
+    rows = json.loads(output.read_text())["rows"]
+    assert [row["num_long"] for row in rows] == [24, 12, 4, 1, 0]
+    assert ["killed" in row for row in rows] == [False, True] + [False] * 3
+
+
+def test_what_was_compiled_is_written_at_once(
+    tpu_report, compile_with, tmp_path
+):
+    def needs(program, options, num_long):
+        if num_long == 4:
+            raise KeyboardInterrupt
+        return 1
+
+    compile_with(needs)
+    output = tmp_path / "figures.json"
+    with pytest.raises(KeyboardInterrupt):
+        tpu_report.report(
+            config(),
+            "v3:2x2",
+            ["gradients"],
+            lanes_per_core=1,
+            sweep=True,
+            output=str(output),
+        )
+    assert len(json.loads(output.read_text())["rows"]) == 2
+
+
 def test_a_sweep_is_table_1(tpu_report, compile_with, capsys, tmp_path):
     compile_with(lambda program, options, num_long: 1 + num_long / 10)
     output = tmp_path / "figures.json"
