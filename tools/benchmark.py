@@ -52,8 +52,6 @@ Serving's is another. Figures depend on what else the machine does: compare
 those of one call only.
 """
 
-import json
-import os
 import resource
 import tempfile
 import time
@@ -211,6 +209,7 @@ def table_of(command) -> str:
 def measure_training():
     """Prints a table of training steps."""
     import training_benchmark
+    from json_output import check_output, write_output
 
     table = table_of("train")
     training_benchmark.check_peer_python(FLAGS.peer_python)
@@ -218,17 +217,15 @@ def measure_training():
         raise ValueError(
             f"--dropout must be from 0 to below 1; got {FLAGS.dropout}."
         )
-    folder = os.path.dirname(FLAGS.output or "") or "."
-    if not os.path.isdir(folder):
-        raise ValueError(f"--output: there is no folder {folder}.")
+    check_output(FLAGS.output)
     if table == "growth":
         groups = training_benchmark.growth_rows(FLAGS.dropout)
-    elif table == "depth":
-        rows = training_benchmark.deep_rows(FLAGS.dropout)
-        groups = {"": dict(enumerate(rows))}
     else:
-        rows = training_benchmark.peer_rows(FLAGS.dropout)
-        groups = {"": dict(enumerate(rows))}
+        rows_of = {
+            "peers": training_benchmark.peer_rows,
+            "depth": training_benchmark.deep_rows,
+        }
+        groups = {"": dict(enumerate(rows_of[table](FLAGS.dropout)))}
     results = []
     for name, rows in groups.items():
         measured, ceilings = training_benchmark.compare(
@@ -247,10 +244,7 @@ def measure_training():
             for line in training_benchmark.ratio_lines(measured):
                 print(line)
         print(flush=True)
-        if FLAGS.output:  # After each group: nothing is lost.
-            with open(FLAGS.output, "w", encoding="utf-8") as stream:
-                json.dump(results, stream, indent=2)
-                stream.write("\n")
+        write_output(FLAGS.output, results)
 
 
 def measure_scoring():

@@ -2,10 +2,9 @@
 
 import dataclasses
 import importlib.metadata
-import json
-import os
 
 import tpu_compiler
+from json_output import check_output, write_output
 from tpu_chips import chip_of
 from tpu_compiler import PROGRAMS, CompilerKilled, DoesNotFit, Options
 
@@ -57,9 +56,7 @@ def report(
     """
     _check_names("--programs", programs, PROGRAMS)
     _check_names("--with", also, ALSO)
-    folder = os.path.dirname(output or "") or "."
-    if not os.path.isdir(folder):
-        raise ValueError(f"--output: there is no folder {folder}.")
+    check_output(output)
     settings = resolve(params)
     # A dict can be sent to the process that compiles.
     settings = dataclasses.replace(settings, model=dict(settings.model))
@@ -96,14 +93,7 @@ def report(
 
     def record(row):
         rows.append(row)
-        if output:  # After each one: a compilation takes minutes.
-            with open(output, "w", encoding="utf-8") as stream:
-                json.dump(
-                    {"topology": topology, **versions, "rows": rows},
-                    stream,
-                    indent=2,
-                )
-                stream.write("\n")
+        write_output(output, {"topology": topology, **versions, "rows": rows})
 
     for variant in _swept(settings) if sweep else [settings]:
         for program in programs:

@@ -1,5 +1,7 @@
 """Masks of dropout on TensorFlow."""
 
+import math
+
 import keras
 
 # An element's random number has 16 bits.
@@ -26,9 +28,7 @@ def dropout_mask(shape, rate: float, seed, dtype):
         return None
     import tensorflow as tf
 
-    size = 1
-    for length in shape:
-        size = size * length
+    size = math.prod(shape)
     bits = tf.random.stateless_uniform(
         [(size + 1) // 2], seed, minval=None, maxval=None, dtype=tf.int32
     )

@@ -5,6 +5,7 @@ from keras import ops
 
 from official_lrm.layers.relative_shift import relative_shift, relative_unshift
 from official_lrm.layers.stateless_dropout import stateless_dropout
+from official_lrm.layers.statistics_dtype import statistics_dtype
 
 
 def attend(
@@ -59,10 +60,12 @@ def attend(
         return stateless_dropout(x, dropout, seed, site)
 
     def forward(content_query, position_query, key, value, relative):
-        scores = ops.matmul(content_query, _transposed(key))  # [N, B, T, K]
+        scores = ops.matmul(
+            content_query, ops.swapaxes(key, -1, -2)
+        )  # [N, B, T, K]
         by_distance = ops.matmul(
             ops.reshape(position_query, (num_heads, rows, head_size)),
-            _transposed(relative),
+            ops.swapaxes(relative, -1, -2),
         )  # [N, B * T, K + 1]: the table is shared by all lanes.
         scores = scores + relative_shift(
             ops.reshape(
@@ -80,8 +83,10 @@ def attend(
         )
 
         def gradient(upstream):
-            d_value = ops.matmul(_transposed(drop(probabilities)), upstream)
-            d_scores = drop(ops.matmul(upstream, _transposed(value)))
+            d_value = ops.matmul(
+                ops.swapaxes(drop(probabilities), -1, -2), upstream
+            )
+            d_scores = drop(ops.matmul(upstream, ops.swapaxes(value, -1, -2)))
             # What softmax subtracts, the sum over keys of probabilities *
             # d_probabilities, is also one over the head's width.
             inner = ops.sum(
@@ -93,13 +98,13 @@ def attend(
             )
             d_position_query = ops.matmul(by_distance, relative)
             d_relative = ops.matmul(
-                _transposed(by_distance),
+                ops.swapaxes(by_distance, -1, -2),
                 ops.reshape(position_query, (num_heads, rows, head_size)),
             )
             return (
                 ops.matmul(d_scores, key),
                 ops.reshape(d_position_query, shape),
-                ops.matmul(_transposed(d_scores), content_query),
+                ops.matmul(ops.swapaxes(d_scores, -1, -2), content_query),
                 d_value,
                 d_relative,
             )
@@ -122,11 +127,5 @@ def _masked_softmax(scores, mask):
 
 
 def _wide(x):
-    if keras.backend.standardize_dtype(x.dtype) == "float64":
-        return x
-    return ops.cast(x, "float32")
-
-
-def _transposed(x):
-    *leading, rows, columns = range(len(x.shape))
-    return ops.transpose(x, (*leading, columns, rows))
+    dtype = keras.backend.standardize_dtype(x.dtype)
+    return ops.cast(x, statistics_dtype(dtype))

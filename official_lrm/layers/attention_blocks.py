@@ -41,7 +41,7 @@ def block_positions(position, span: int, num_queries: int, length: int):
     Returns:
         [B * blocks] int32, a lane's blocks in order.
     """
-    num_blocks = -(-num_queries // length)
+    num_blocks = _num_blocks(num_queries, length)
     starts = ops.arange(num_blocks, dtype="int32") * length
     return ops.reshape(
         ops.minimum(position, span)[:, None] + starts[None], (-1,)
@@ -59,7 +59,7 @@ def split_queries(queries, length: int):
         [N, B * blocks, length, H].
     """
     num_heads, batch_size, num_queries, head_size = ops.shape(queries)
-    num_blocks = -(-num_queries // length)
+    num_blocks = _num_blocks(num_queries, length)
     queries = _filled_up(queries, num_blocks * length)
     return ops.reshape(
         queries, (num_heads, batch_size * num_blocks, length, head_size)
@@ -78,7 +78,7 @@ def split_keys(keys, span: int, length: int):
         [N, B * blocks, M + length, H].
     """
     num_heads, batch_size, num_keys, head_size = ops.shape(keys)
-    num_blocks = -(-(num_keys - span) // length)
+    num_blocks = _num_blocks(num_keys - span, length)
     shape = (num_heads, batch_size, num_blocks, length, head_size)
     size = num_blocks * length
     keys = _filled_up(keys, size + length)
@@ -106,6 +106,10 @@ def join_queries(blocks, batch_size, num_queries: int):
     num_heads, _, _, head_size = ops.shape(blocks)
     joined = ops.reshape(blocks, (num_heads, batch_size, -1, head_size))
     return joined[:, :, :num_queries]
+
+
+def _num_blocks(num_queries, length):
+    return -(-num_queries // length)
 
 
 def _filled_up(x, size):

@@ -15,7 +15,7 @@ def project_to_heads(inputs, kernel, memory=None, training=False):
         inputs: [..., T, D].
         kernel: [D, N, H] of the same dtype.
         memory: [..., M, D], or None for M = 0.
-        training: whether it is to be differentiated.
+        training: whether a memory gets no gradient.
 
     Returns:
         [N, ..., M + T, H].
@@ -24,21 +24,19 @@ def project_to_heads(inputs, kernel, memory=None, training=False):
     flat_kernel = ops.reshape(kernel, (hidden_size, num_heads * head_size))
 
     def project(inputs, flat_kernel):
-        flat = ops.reshape(inputs, (-1, hidden_size))
         # One product of all heads, whose kernel is read as it lies; heads lead
         # after it, so that scores need no transposition.
-        outputs = ops.matmul(flat, flat_kernel)
+        outputs = ops.matmul(
+            ops.reshape(inputs, (-1, hidden_size)), flat_kernel
+        )
         shape = (*ops.shape(inputs)[:-1], num_heads, head_size)
         *lanes, head, width = range(len(shape))
-        return flat, ops.transpose(
-            ops.reshape(outputs, shape), (head, *lanes, width)
-        )
+        return ops.transpose(ops.reshape(outputs, shape), (head, *lanes, width))
 
     # Within, not around: AutoGraph would take the decorator off.
     @ops.custom_gradient
     def with_memory(memory, inputs, flat_kernel):
         context = ops.concatenate([memory, inputs], axis=-2)
-        flat, outputs = project(context, flat_kernel)
 
         def gradient(upstream):
             *lanes, width = range(1, len(upstream.shape))
@@ -50,7 +48,7 @@ def project_to_heads(inputs, kernel, memory=None, training=False):
             newest = ops.reshape(newest, (-1, num_heads * head_size))
             d_inputs = ops.matmul(newest, ops.transpose(flat_kernel))
             d_kernel = ops.matmul(
-                ops.transpose(flat),
+                ops.transpose(ops.reshape(context, (-1, hidden_size))),
                 ops.reshape(upstream, (-1, num_heads * head_size)),
             )
             return (
@@ -59,11 +57,10 @@ def project_to_heads(inputs, kernel, memory=None, training=False):
                 d_kernel,
             )
 
-        return outputs, gradient
+        return project(context, flat_kernel), gradient
 
-    if memory is None:
-        return project(inputs, flat_kernel)[1]
-    if training:
+    if memory is not None and training:
         return with_memory(memory, inputs, flat_kernel)
-    context = ops.concatenate([memory, inputs], axis=-2)
-    return project(context, flat_kernel)[1]
+    if memory is not None:
+        inputs = ops.concatenate([memory, inputs], axis=-2)
+    return project(inputs, flat_kernel)

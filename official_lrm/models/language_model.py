@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from official_lrm.layers.adaptive_softmax import AdaptiveSoftmax
+from official_lrm.layers.statistics_dtype import statistics_dtype
 from official_lrm.memory.spans import MemorySpans
 from official_lrm.memory.state import (
     check_memories,
@@ -151,7 +152,7 @@ class TransformerXLLanguageModel(keras.Model):
             )
             self.softmax = AdaptiveSoftmax(
                 **softmax_arguments(weights_config),
-                dtype=_statistics_dtype(self.compute_dtype),
+                dtype=statistics_dtype(self.compute_dtype),
                 name="softmax",
             )
             # Here, not in `build`: the paths of the variables, which
@@ -463,7 +464,3 @@ class TransformerXLLanguageModel(keras.Model):
                 config["dtype"]
             )
         return cls(**config)
-
-
-def _statistics_dtype(compute_dtype):
-    return "float64" if compute_dtype == "float64" else "float32"

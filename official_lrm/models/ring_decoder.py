@@ -1,9 +1,11 @@
 """Decoding one token at a time over rings of keys and values."""
 
+import keras
 from keras import ops
 
 from official_lrm.kernels import empty_rows, set_rows, take_rows
 from official_lrm.layers.sinusoidal_positions import sinusoidal_positions
+from official_lrm.layers.statistics_dtype import statistics_dtype
 from official_lrm.memory.memory_format import memory_name
 from official_lrm.memory.state import (
     POSITION,
@@ -212,11 +214,11 @@ class RingDecoder:
             ops.reshape(by_distance, (-1,)), slots.distance_index
         )
         scores = ops.reshape(scores, (-1, num_heads, slots.size)) + by_slot
-        if self._backbone.compute_dtype != "float64":
-            scores = ops.cast(scores, "float32")
+        dtype = self._backbone.compute_dtype
+        scores = ops.cast(scores, statistics_dtype(dtype))
         # Added, not selected: half the time.
         probabilities = ops.softmax(scores + slots.mask[:, None])
-        probabilities = ops.cast(probabilities, self._backbone.compute_dtype)
+        probabilities = ops.cast(probabilities, dtype)
         probabilities = ops.reshape(probabilities, (-1, 1, slots.size))
         return ops.matmul(probabilities, values)
 
@@ -245,7 +247,7 @@ class RingDecoder:
             span + 1,
             self._backbone.hidden_size,
             self._model.clamp_length,
-            dtype="float64" if dtype == "float64" else "float32",
+            dtype=statistics_dtype(dtype),
         )
         return ops.cast(ops.transpose(ops.flip(table, axis=0)), dtype)
 
@@ -290,7 +292,7 @@ class _Slots:
         visible = distance < span
         if not attend_to_empty:
             visible = ops.logical_and(visible, distance <= position[:, None])
-        dtype = "float64" if table.dtype == "float64" else "float32"
+        dtype = statistics_dtype(keras.backend.standardize_dtype(table.dtype))
         self.mask = ops.where(visible, 0.0, ops.cast(-1e30, dtype))  # [B, R]
 
 

@@ -13,6 +13,7 @@ from official_lrm.layers.attention_blocks import (
 from official_lrm.layers.attention_mask import attention_mask
 from official_lrm.layers.sinusoidal_positions import sinusoidal_positions
 from official_lrm.layers.stateless_dropout import stateless_dropout
+from official_lrm.layers.statistics_dtype import statistics_dtype
 from official_lrm.layers.transformer_xl_block import TransformerXLBlock
 from official_lrm.memory.memory_format import MemoryFormat
 from official_lrm.memory.state import (
@@ -189,14 +190,11 @@ class TransformerXL(keras.Model):
                 return x
             return stateless_dropout(x, self.dropout, seed, site)
 
-        table_dtype = (
-            "float64" if self.compute_dtype == "float64" else ("float32")
-        )
         positions = sinusoidal_positions(
             max(spans) + num_queries,
             self.hidden_size,
             clamp_length,
-            dtype=table_dtype,
+            dtype=statistics_dtype(self.compute_dtype),
         )
         positions = drop(
             ops.cast(positions, self.compute_dtype), _POSITIONS_SITE

@@ -55,6 +55,18 @@ def config(override=""):
     )
 
 
+def sweep(tpu_report, output):
+    """Table 1, one lane a core, written to `output`."""
+    tpu_report.report(
+        config(),
+        "v3:2x2",
+        ["gradients"],
+        lanes_per_core=1,
+        sweep=True,
+        output=str(output),
+    )
+
+
 def test_what_does_not_fit_is_made_to(tpu_report, compile_with, capsys):
     # Given a step that only fits when lanes are worked through one by one,
     compile_with(lambda program, options, num_long: 20 / options.num_groups)
@@ -90,14 +102,7 @@ def test_a_killed_compiler_costs_one_row(
     output = tmp_path / "figures.json"
     # when a table is made, then its other rows are there, and all are written.
     with pytest.raises(ValueError, match="1 of 5 programs were not compiled"):
-        tpu_report.report(
-            config(),
-            "v3:2x2",
-            ["gradients"],
-            lanes_per_core=1,
-            sweep=True,
-            output=str(output),
-        )
+        sweep(tpu_report, output)
     assert "the compiler was killed" in capsys.readouterr().out
     rows = json.loads(output.read_text())["rows"]
     assert [row["num_long"] for row in rows] == [24, 12, 4, 1, 0]
@@ -115,28 +120,14 @@ def test_what_was_compiled_is_written_at_once(
     compile_with(needs)
     output = tmp_path / "figures.json"
     with pytest.raises(KeyboardInterrupt):
-        tpu_report.report(
-            config(),
-            "v3:2x2",
-            ["gradients"],
-            lanes_per_core=1,
-            sweep=True,
-            output=str(output),
-        )
+        sweep(tpu_report, output)
     assert len(json.loads(output.read_text())["rows"]) == 2
 
 
 def test_a_sweep_is_table_1(tpu_report, compile_with, capsys, tmp_path):
     compile_with(lambda program, options, num_long: 1 + num_long / 10)
     output = tmp_path / "figures.json"
-    tpu_report.report(
-        config(),
-        "v3:2x2",
-        ["gradients"],
-        lanes_per_core=1,
-        sweep=True,
-        output=str(output),
-    )
+    sweep(tpu_report, output)
     rows = json.loads(output.read_text())["rows"]
     assert [row["num_long"] for row in rows] == [24, 12, 4, 1, 0]
     for row in rows:

@@ -1,0 +1,33 @@
+"""Figures as JSON, for tools that take --output."""
+
+import json
+import os
+
+
+def check_output(path):
+    """Refuses a file that cannot be written, before the work begins.
+
+    Args:
+        path: `--output`, or None.
+
+    Raises:
+        ValueError: naming the folder that is not there.
+    """
+    folder = os.path.dirname(path or "") or "."
+    if not os.path.isdir(folder):
+        raise ValueError(f"--output: there is no folder {folder}.")
+
+
+def write_output(path, figures):
+    """Writes all figures so far; called after each one, it loses none.
+
+    Args:
+        path: `--output`, or None to write nothing.
+        figures: what JSON can hold.
+    """
+    if path:
+        incomplete = f"{path}.incomplete"
+        with open(incomplete, "w", encoding="utf-8") as stream:
+            json.dump(figures, stream, indent=2)
+            stream.write("\n")
+        os.replace(incomplete, path)
