@@ -264,23 +264,17 @@ def _embedding_and_softmax(model, views, prefix, tied, is_reference):
 
 def _block(block, views, prefix):
     attention = block.attention
-
-    def kernel(weight):  # [D, N, H] as [N * H, D]
-        array = views(weight)
-        return array.reshape(len(array), -1).T
-
-    output = views(attention.output_kernel)  # [N, H, D] as [D, N * H]
     for name, parts in (
         (
             "dec_attn.qkv_net.weight",
             [
-                kernel(attention.query_kernel),
-                kernel(attention.key_kernel),
-                kernel(attention.value_kernel),
+                views(attention.query_kernel).T,
+                views(attention.key_kernel).T,
+                views(attention.value_kernel).T,
             ],
         ),
-        ("dec_attn.r_net.weight", [kernel(attention.position_kernel)]),
-        ("dec_attn.o_net.weight", [output.reshape(-1, output.shape[-1]).T]),
+        ("dec_attn.r_net.weight", [views(attention.position_kernel).T]),
+        ("dec_attn.o_net.weight", [views(attention.output_kernel).T]),
         ("dec_attn.layer_norm.weight", [views(block.attention_norm.gamma)]),
         ("dec_attn.layer_norm.bias", [views(block.attention_norm.beta)]),
         ("pos_ff.CoreNet.0.weight", [views(block.inner.kernel).T]),

@@ -224,23 +224,17 @@ def _is_projected(projection, is_divided, config):
 
 def _block(block, views):
     attention = block.attention
-
-    def kernel(weight):  # [D, N, H] as [D, N * H]
-        array = views(weight)
-        return array.reshape(len(array), -1)
-
-    output = views(attention.output_kernel)  # [N, H, D] as [N * H, D]
     return (
         (
             "rel_attn/qkv/kernel",
             [
-                kernel(attention.query_kernel),
-                kernel(attention.key_kernel),
-                kernel(attention.value_kernel),
+                views(attention.query_kernel),
+                views(attention.key_kernel),
+                views(attention.value_kernel),
             ],
         ),
-        ("rel_attn/r/kernel", kernel(attention.position_kernel)),
-        ("rel_attn/o/kernel", output.reshape(-1, output.shape[-1])),
+        ("rel_attn/r/kernel", views(attention.position_kernel)),
+        ("rel_attn/o/kernel", views(attention.output_kernel)),
         ("rel_attn/LayerNorm/gamma", views(block.attention_norm.gamma)),
         ("rel_attn/LayerNorm/beta", views(block.attention_norm.beta)),
         ("ff/layer_1/kernel", views(block.inner.kernel)),

@@ -54,7 +54,8 @@ class RelativeMultiHeadAttention(keras.layers.Layer):
     def build(self, inputs_shape):
         """Creates the five kernels from the hidden size of the inputs."""
         hidden_size = inputs_shape[-1]
-        heads = (self.num_heads, self.head_size)
+        # Heads in one axis: on TPUs [D, N, H] would be copied for each product.
+        width = self.num_heads * self.head_size
 
         def kernel(name, shape):
             return self.add_weight(
@@ -65,11 +66,11 @@ class RelativeMultiHeadAttention(keras.layers.Layer):
                 ),
             )
 
-        self.query_kernel = kernel("query", (hidden_size, *heads))
-        self.key_kernel = kernel("key", (hidden_size, *heads))
-        self.value_kernel = kernel("value", (hidden_size, *heads))
-        self.position_kernel = kernel("position", (hidden_size, *heads))
-        self.output_kernel = kernel("output", (*heads, hidden_size))
+        self.query_kernel = kernel("query", (hidden_size, width))
+        self.key_kernel = kernel("key", (hidden_size, width))
+        self.value_kernel = kernel("value", (hidden_size, width))
+        self.position_kernel = kernel("position", (hidden_size, width))
+        self.output_kernel = kernel("output", (width, hidden_size))
         self.built = True
 
     def call(
@@ -146,9 +147,7 @@ class RelativeMultiHeadAttention(keras.layers.Layer):
             ops.transpose(outputs, (1, 2, 0, 3)),
             (batch_size * num_queries, self.num_heads * self.head_size),
         )
-        outputs = ops.matmul(
-            outputs, ops.reshape(self.output_kernel, (-1, hidden_size))
-        )
+        outputs = ops.matmul(outputs, self.output_kernel)
         return ops.reshape(outputs, (batch_size, num_queries, hidden_size))
 
     def keys_values(self, inputs, memory=None, training=False):
@@ -170,7 +169,9 @@ class RelativeMultiHeadAttention(keras.layers.Layer):
 
     def _project(self, inputs, kernel, memory=None, training=False):
         kernel = ops.cast(kernel, self.compute_dtype)
-        return project_to_heads(inputs, kernel, memory, training)
+        return project_to_heads(
+            inputs, kernel, self.num_heads, memory, training
+        )
 
     def get_config(self):
         """Returns the constructor's arguments."""

@@ -304,23 +304,18 @@ class _Weights:
         dtype = block.compute_dtype
         self.num_heads = attention.num_heads
         self.head_size = attention.head_size
-        size = self.num_heads * self.head_size
 
         def cast(kernel):
             return ops.cast(kernel, dtype)
 
-        def flat(kernel):
-            return ops.reshape(cast(kernel), (-1, size))
-
-        self.query = flat(attention.query_kernel)  # [D, N * H]
-        self.key = flat(attention.key_kernel)
-        self.value = flat(attention.value_kernel)
-        self.position = ops.transpose(
-            cast(attention.position_kernel), (1, 2, 0)
+        self.query = cast(attention.query_kernel)  # [D, N * H]
+        self.key = cast(attention.key_kernel)
+        self.value = cast(attention.value_kernel)
+        self.position = ops.reshape(
+            ops.transpose(cast(attention.position_kernel)),
+            (self.num_heads, self.head_size, -1),
         )  # [N, H, D]
-        self.output = ops.reshape(
-            cast(attention.output_kernel), (size, -1)
-        )  # [N * H, D]
+        self.output = cast(attention.output_kernel)  # [N * H, D]
         self.inner, self.b_in = cast(block.inner.kernel), cast(block.inner.bias)
         self.outer, self.b_out = (
             cast(block.outer.kernel),

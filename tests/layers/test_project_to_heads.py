@@ -16,12 +16,13 @@ def test_it_is_a_projection_whose_memory_gets_no_gradient(in_graph):
     rng = np.random.default_rng(3)
     memory, inputs, kernel, weights = (
         tf.constant(rng.normal(size=shape))
-        for shape in ((B, M, D), (B, T, D), (D, N, H), (N, B, M + T, H))
+        for shape in ((B, M, D), (B, T, D), (D, N * H), (N, B, M + T, H))
     )
 
     def plain(memory, inputs, kernel):
         context = tf.concat([tf.stop_gradient(memory), inputs], axis=1)
-        return tf.einsum("bkd,dnh->nbkh", context, kernel)
+        heads = tf.reshape(kernel, (D, N, H))
+        return tf.einsum("bkd,dnh->nbkh", context, heads)
 
     def differentiated(function):
         with tf.GradientTape() as tape:
@@ -37,7 +38,7 @@ def test_it_is_a_projection_whose_memory_gets_no_gradient(in_graph):
         differentiated = tf.function(differentiated)
 
     def trained(memory, inputs, kernel):
-        return project_to_heads(inputs, kernel, memory, training=True)
+        return project_to_heads(inputs, kernel, N, memory, training=True)
 
     for value, expected in zip(
         differentiated(trained), differentiated(plain), strict=True
@@ -49,7 +50,7 @@ def test_it_is_a_projection_whose_memory_gets_no_gradient(in_graph):
 def test_without_a_memory_it_is_a_product(shape):
     rng = np.random.default_rng(5)
     inputs = tf.constant(rng.normal(size=shape))
-    kernel = tf.constant(rng.normal(size=(D, N, H)))
+    kernel = tf.constant(rng.normal(size=(D, N * H)))
     weights = rng.normal(size=(N, *shape[:-1], H))
 
     def differentiated(function):
@@ -60,11 +61,13 @@ def test_without_a_memory_it_is_a_product(shape):
         return [outputs, *tape.gradient(loss, [inputs, kernel])]
 
     expected = differentiated(
-        lambda inputs, kernel: tf.einsum("...d,dnh->n...h", inputs, kernel)
+        lambda inputs, kernel: tf.einsum(
+            "...d,dnh->n...h", inputs, tf.reshape(kernel, (D, N, H))
+        )
     )
     for training in (False, True):
         values = differentiated(
-            functools.partial(project_to_heads, training=training)
+            functools.partial(project_to_heads, num_heads=N, training=training)
         )
         for value, right in zip(values, expected, strict=True):
             np.testing.assert_allclose(value, right, atol=1e-12)

@@ -41,9 +41,12 @@ def naive_attention(
     layer, inputs, memory, positions, content_bias, position_bias, mask
 ):
     """One number at a time."""
-    w_q, w_k, w_v, w_r, w_o = (
+    heads = (layer.num_heads, layer.head_size)
+    *kernels, w_o = (
         np.array(getattr(layer, f"{name}_kernel")) for name in KERNELS
     )
+    w_q, w_k, w_v, w_r = (kernel.reshape(-1, *heads) for kernel in kernels)
+    w_o = w_o.reshape(*heads, -1)
     context = inputs
     if memory is not None:
         context = np.concatenate([memory, inputs], axis=1)
@@ -121,11 +124,11 @@ class TestAttention:
     def test_parameters_do_not_depend_on_the_memory(self):
         layer = built_layer(np.random.default_rng(2))
         assert {k: getattr(layer, f"{k}_kernel").shape for k in KERNELS} == {
-            "query": (D, N, H),
-            "key": (D, N, H),
-            "value": (D, N, H),
-            "position": (D, N, H),
-            "output": (N, H, D),
+            "query": (D, N * H),
+            "key": (D, N * H),
+            "value": (D, N * H),
+            "position": (D, N * H),
+            "output": (N * H, D),
         }
         assert layer.count_params() == 5 * D * N * H
 
