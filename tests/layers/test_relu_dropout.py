@@ -1,5 +1,6 @@
 """relu_dropout is relu, then dropout, in its values and its gradient."""
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -42,6 +43,24 @@ def test_it_is_relu_then_dropout(rate, in_graph):
     np.testing.assert_array_equal(outputs, expected)
     np.testing.assert_allclose(gradient, expected_gradient, rtol=1e-14)
     assert np.mean(outputs > 0) == pytest.approx(0.5 * (1 - rate), abs=0.12)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float64"])
+def test_the_gradient_is_its_portable_twin(monkeypatch, dtype):
+    inputs = np.random.default_rng(5).normal(size=(11, 13)).astype("float32")
+    inputs[0, 0] = 0.0
+
+    def gradient():
+        x = tf.cast(inputs, dtype)
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            outputs = relu_dropout(x, 0.0, None, site=0)
+        return tape.gradient(outputs, x, output_gradients=3 - x).numpy()
+
+    expected = gradient()
+    monkeypatch.setattr(keras.backend, "backend", lambda: "another")
+    np.testing.assert_array_equal(gradient(), expected)
+    assert not expected[0, 0]
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float64"])
