@@ -33,6 +33,10 @@ def read_long_description():
 # Compiles training steps for real TPUs on a machine that has none.
 TPU_COMPILE = ["jax[tpu]==0.10.2"]
 
+# What tools/benchmark.py compares with, in a virtual environment of its own:
+# the last transformers that have TransfoXL.
+BENCHMARK_PEERS = ["torch==2.13.0", "transformers==4.35.2"]
+
 setup(
     name="official_lrm",
     version=read_version(),
@@ -66,6 +70,7 @@ setup(
         "tf-models-official>=2.20,<2.21",
     ],
     extras_require={
+        "benchmark": BENCHMARK_PEERS,
         "tpu-compile": TPU_COMPILE,
         "test": [
             # tfds.testing imports it without asking for it.

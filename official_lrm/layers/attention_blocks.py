@@ -85,7 +85,9 @@ def split_keys(keys, span: int, length: int):
     windows = ops.reshape(keys[:, :, :size], shape)
     if span:
         following = ops.reshape(keys[:, :, length:], shape)
-        windows = ops.concatenate([windows, following[:, :, :, :span]], axis=3)
+        if span < length:
+            following = following[:, :, :, :span]
+        windows = ops.concatenate([windows, following], axis=3)
     return ops.reshape(
         windows,
         (num_heads, batch_size * num_blocks, span + length, head_size),
