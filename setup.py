@@ -58,6 +58,8 @@ setup(
     install_requires=[
         "absl-py",
         "keras>=3.15,<4",
+        # Of tools/benchmark.py --plot; tf-models-official brings it anyway.
+        "matplotlib",
         "numpy",
         "requests",
         "safetensors",

@@ -4,7 +4,7 @@ r"""Measures training, scoring, the input of a run, or an export.
     python tools/benchmark.py input --experiment=lrm_wikitext2 \
         --params_override=task.corpus.input_path=wikitext-2
     python tools/benchmark.py train --peer_python=PYTHON
-    python tools/benchmark.py train --table=growth --output=growth.json
+    python tools/benchmark.py train --table=growth --plot=growth.svg
     python tools/benchmark.py score
     python tools/benchmark.py serve
     python tools/benchmark.py serve --table=decode --peer_python=PYTHON
@@ -97,6 +97,9 @@ flags.DEFINE_float(
     "dropout", 0.1, "train: rate, but on attention probabilities."
 )
 flags.DEFINE_string("output", None, "train: write the figures as JSON too.")
+flags.DEFINE_string(
+    "plot", None, "train, growth: draw the figures too, as .svg, .png or .pdf."
+)
 flags.DEFINE_integer(
     "tokens_per_call",
     None,
@@ -208,6 +211,7 @@ def table_of(command) -> str:
 
 def measure_training():
     """Prints a table of training steps."""
+    import growth_plot
     import training_benchmark
     from json_output import check_output, write_output
 
@@ -218,6 +222,9 @@ def measure_training():
             f"--dropout must be from 0 to below 1; got {FLAGS.dropout}."
         )
     check_output(FLAGS.output)
+    if FLAGS.plot and table != "growth":
+        raise ValueError(f"--plot goes with --table=growth; got {table}.")
+    growth_plot.check_path(FLAGS.plot)
     if table == "growth":
         groups = training_benchmark.growth_rows(FLAGS.dropout)
     else:
@@ -245,6 +252,8 @@ def measure_training():
                 print(line)
         print(flush=True)
         write_output(FLAGS.output, results)
+    if FLAGS.plot:
+        growth_plot.plot(results, FLAGS.plot)
 
 
 def measure_scoring():

@@ -150,6 +150,52 @@ def test_each_growth_changes_one_thing(monkeypatch):
         assert flops == sorted(set(flops))
 
 
+def test_growth_is_drawn(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(ROOT / "tools")
+    growth_plot = importlib.import_module("growth_plot")
+
+    def group(name, values):
+        rows = [
+            {
+                "value": value,
+                "seconds": 0.5 * value,
+                "fastest": 0.4 * value,
+                "slowest": 0.7 * value,
+                "peak_mib": 1024.0,
+            }
+            for value in values
+        ]
+        return {"group": name, "rows": rows}
+
+    results = [group("lanes", [1, 2, 4]), group("their length", [0, 4096])]
+    paths = [tmp_path / "first.svg", tmp_path / "second.svg"]
+    for path in paths:
+        growth_plot.plot(results, str(path))
+    picture = paths[0].read_text()
+    assert picture == paths[1].read_text()
+    # Each text of the picture is a comment, too.
+    for text in ("lanes", "their length", "seconds a step", "4096"):
+        assert f"<!-- {text} -->" in picture
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--plot=a.svg",), "--plot goes with --table=growth; got peers"),
+        (
+            ("--table=growth", "--plot=a.gif"),
+            "--plot must end in .svg, .png, .pdf; got 'a.gif'",
+        ),
+        (
+            ("--table=growth", "--plot=nowhere/a.svg"),
+            "--plot: there is no folder nowhere",
+        ),
+    ],
+)
+def test_a_picture_that_cannot_be_drawn_is_refused(refusal, arguments, message):
+    assert message in refusal(BENCHMARK, "train", *arguments)
+
+
 def test_a_table_of_another_command_is_refused(refusal):
     line = refusal(BENCHMARK, "train", "--table=wire")
     assert "--table of train must be one of peers, depth, growth" in line
