@@ -35,8 +35,9 @@ def plot(results, path):
     import matplotlib
 
     matplotlib.use("Agg")
-    # The same figures give the same file.
+    # The same figures give the same file, whose words are words.
     matplotlib.rcParams["svg.hashsalt"] = "growth"
+    matplotlib.rcParams["svg.fonttype"] = "none"
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(
@@ -63,10 +64,12 @@ def plot(results, path):
         memory.set_xlabel(result["group"])
         for axis in (time, memory):
             axis.set_xticks(values if max(values) < 10 else [0, max(values)])
-            axis.set_ylim(bottom=0)
             axis.grid(alpha=0.3)
-    axes[0, 0].set_ylabel("seconds a step")
-    axes[1, 0].set_ylabel("peak memory, GiB")
+    for axis, label in zip(
+        axes[:, 0], ("seconds a step", "peak memory, GiB"), strict=True
+    ):
+        axis.set_ylabel(label)
+        axis.set_ylim(bottom=0)  # Once all columns, which share it, are drawn.
     metadata = {"Date": None} if path.endswith(".svg") else None
     figure.savefig(path, metadata=metadata)
     pyplot.close(figure)

@@ -260,8 +260,8 @@ def _print_row(row, options, sweep):
 def _print_ratios(rows):
     # 24 to 4 long memories, of the same program and options.
     def key(row):
-        names = ("program", "dtype_policy", "rematerialize", "num_groups")
-        return tuple(row[name] for name in names)
+        names = (field.name for field in dataclasses.fields(Options))
+        return f"{row['program']}, {Options(*(row[name] for name in names))}"
 
     few = {key(row): row for row in rows if row["num_long"] == 4}
     for row in rows:
@@ -274,7 +274,7 @@ def _print_ratios(rows):
             for name in ("temporaries_bytes", "roofline_us_per_token")
         )
         print(
-            f"24:4 long memories, {', '.join(map(str, key(row)))}: "
+            f"24:4 long memories, {key(row)}: "
             f"temporaries {memory:.2f} (paper 3.09), roofline time "
             f"{time:.2f} (paper 2.12)"
         )

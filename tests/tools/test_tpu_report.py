@@ -138,7 +138,10 @@ def test_a_sweep_is_table_1(tpu_report, compile_with, capsys, tmp_path):
     for published in ("3.40, 405", "2.80, 273", "1.10, 191", "0.20, 143"):
         assert published in out
     # 3.4 / 1.4 GiB.
-    assert "temporaries 2.43 (paper 3.09)" in out.splitlines()[-1]
+    assert out.splitlines()[-1] == (
+        "24:4 long memories, gradients, float32: temporaries 2.43 (paper 3.09),"
+        " roofline time 1.00 (paper 2.12)"
+    )
 
 
 @pytest.mark.parametrize(
