@@ -17,9 +17,9 @@ from the cache again, reads batches, and trains for a few steps.
 are processes that take their steps in turns. Its tables:
 
     peers     6 layers of 512: full memory and 1 of 6 long, in float32 and
-              mixed_bfloat16, beside Model Garden's TransformerXL and Hugging
-              Face's TransfoXL. --peer_python is an interpreter of an
-              environment with the [benchmark] extra
+              mixed_bfloat16, and rematerialized, beside Model Garden's
+              TransformerXL and Hugging Face's TransfoXL. --peer_python is an
+              interpreter of an environment with the [benchmark] extra
     depth     24 layers of 256, one lane: 24 and 4 long memories of 2304
     growth    the step's time and memory against the number of long memories,
               their length, T, lanes and layers

@@ -58,13 +58,14 @@ class Options:
     """
 
     dtype_policy: str = "float32"
-    rematerialize: bool = False
+    rematerialize: bool | str = False
     num_groups: int = 1
 
     def __str__(self):
         parts = [self.dtype_policy]
         if self.rematerialize:
-            parts.append("rematerialize")
+            which = self.rematerialize
+            parts.append("rematerialize" + (" long" if which == "long" else ""))
         if self.num_groups > 1:
             parts.append(f"accumulate {self.num_groups}")
         return ", ".join(parts)

@@ -61,7 +61,7 @@ class Row:
     batch_size: int = 8
     segment_length: int = 128
     dropout: float = 0.1
-    rematerialize: bool = False
+    rematerialize: bool | str = False
 
     def __str__(self):
         spans = lrm.MemorySpans(self.spans)
@@ -109,6 +109,7 @@ def peer_rows(dropout):
             for spans in (full, one_long)
             for dtype in ("mixed_bfloat16", "float32")
         ),
+        Row(OURS, full, rematerialize="long", **common),
         Row("Hugging Face", full, **common),
         Row("Model Garden", full, **common),
     ]

@@ -106,6 +106,8 @@ def check_types(prefix, config):
         kinds = kinds or typing.get_args(hint) or (hint,)
         if value is None and type(None) in kinds:
             continue
+        if {bool, str} <= set(kinds):  # Names beside yes and no: `resolve`'s.
+            continue
         sections = [
             kind
             for kind in kinds

@@ -48,9 +48,10 @@ class LanguageModelConfig(hyperparams.Config):
     """Arguments of TransformerXLLanguageModel, see there, and one more.
 
     Attributes:
-        rematerialize: whether training computes each layer's activations again
-            in the backward pass instead of holding those of all layers: the
-            same numbers in less memory and more time.
+        rematerialize: layers whose activations training computes again in the
+            backward pass instead of holding them, for the same numbers in less
+            memory and more time: true = all, long = those with a long memory,
+            false = none.
     """
 
     vocab_size: int = 256
@@ -74,7 +75,7 @@ class LanguageModelConfig(hyperparams.Config):
     initializer_stddev: float = 0.02
     projection_initializer_stddev: float = 0.01
     spans: SpansConfig = dataclasses.field(default_factory=SpansConfig)
-    rematerialize: bool = False
+    rematerialize: bool | str = False
 
 
 @dataclasses.dataclass

@@ -242,7 +242,12 @@ def model_arguments(config) -> dict:
     """
     arguments = config.as_dict()
     # How a model is trained, nothing that it is.
-    del arguments["rematerialize"]
+    rematerialize = arguments.pop("rematerialize")
+    if not isinstance(rematerialize, bool) and rematerialize != "long":
+        raise ValueError(
+            "task.model.rematerialize must be true, false or long; got "
+            f"{rematerialize!r}."
+        )
     num_layers = integer(
         "task.model.num_layers", arguments.pop("num_layers"), minimum=1
     )

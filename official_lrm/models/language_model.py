@@ -235,9 +235,10 @@ class TransformerXLLanguageModel(keras.Model):
             memories: as for `call`.
             training: as for `call`.
             seed: as for `call`.
-            rematerialize: whether the backward pass computes each layer's
-                activations again instead of holding those of all layers:
-                the same gradient in less memory and more time.
+            rematerialize: layers whose activations the backward pass computes
+                again instead of holding them, for the same gradient in less
+                memory and more time: True = all, "long" = those with a long
+                memory (`spans.is_long`), False = none.
 
         Returns:
             log_probs: [B, T] float32, log p(targets[b, t] | tokens[b, :t + 1],
@@ -339,8 +340,17 @@ class TransformerXLLanguageModel(keras.Model):
             seed=seed,
             memory_format=self.memory_format,
             lengths=lengths,
-            rematerialize=rematerialize,
+            rematerialize=self._rematerialized(rematerialize),
         )
+
+    def _rematerialized(self, layers):
+        if layers == "long":
+            return self.spans.is_long
+        if not isinstance(layers, bool):
+            raise ValueError(
+                f'rematerialize must be True, False or "long"; got {layers!r}.'
+            )
+        return (layers,) * len(self.spans)
 
     @property
     def _drops(self):

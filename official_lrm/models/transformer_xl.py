@@ -148,7 +148,7 @@ class TransformerXL(keras.Model):
         seed=None,
         memory_format=None,
         lengths=None,
-        rematerialize=False,
+        rematerialize=None,
     ):
         """Runs a segment.
 
@@ -169,8 +169,8 @@ class TransformerXL(keras.Model):
             lengths: [B] int32, tokens of each lane, which fill the front of
                 its row; None = T. What is behind them reaches neither the
                 memories nor the tokens before.
-            rematerialize: whether the backward pass computes each layer's
-                activations again instead of holding those of all layers.
+            rematerialize: for each layer, whether the backward pass computes
+                its activations again instead of holding them; None = never.
 
         Returns:
             hidden: [B, T, D] in the compute dtype; undefined behind `lengths`.
@@ -247,7 +247,7 @@ class TransformerXL(keras.Model):
         new_memories = {}
         for layer in range(self.num_layers):
             run = functools.partial(run_layer, layer)
-            if rematerialize:
+            if rematerialize and rematerialize[layer]:
                 run = keras.remat(run)
             hidden, tensors = run(hidden, *self.biases(layer))
             new_memories.update(tensors)

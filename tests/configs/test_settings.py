@@ -241,7 +241,11 @@ def test_spans_given_as_lengths_decide_alone():
         ),
         (
             "task.model.rematerialize=1",
-            ["task.model.rematerialize", "true or false", "1"],
+            ["task.model.rematerialize", "true, false or long", "1"],
+        ),
+        (
+            "task.model.rematerialize=short",
+            ["task.model.rematerialize", "true, false or long", "'short'"],
         ),
         ("trainer.steps_per_loop=0", ["steps_per_loop", "0", "at least 1"]),
         ("trainer.summary_interval=30", ["summary_interval", "30", "25"]),

@@ -61,10 +61,11 @@ def test_the_same_loss_memories_and_gradients(
     tokens = make_tokens(2, 8)
     _, memories = model(tokens)
     # when its gradient is computed with its activations computed again,
-    outputs = differentiated(model, tokens, memories, True)
-    # then nothing else comes out: the masks are the same ones.
-    expected = differentiated(model, tokens, memories, False)
-    assert_close(outputs, expected, TOLERANCE[dtype_policy])
+    for layers in (True, "long"):
+        outputs = differentiated(model, tokens, memories, layers)
+        # then nothing else comes out: the masks are the same ones.
+        expected = differentiated(model, tokens, memories, False)
+        assert_close(outputs, expected, TOLERANCE[dtype_policy])
 
 
 def test_in_a_graph_with_mirrored_variables(make_model, make_tokens):
@@ -96,5 +97,14 @@ def test_the_backward_pass_runs_the_blocks_again(make_model, make_tokens):
         kinds = [operation.type for operation in graph.get_operations()]
         return sum("MatMul" in kind for kind in kinds)
 
-    # then the products of a forward pass come on top.
+    # then the products of a forward pass come on top, or one layer's.
     assert products(True) > 1.25 * products(False)
+    assert products(False) < products("long") < products(True)
+
+
+@pytest.mark.parametrize("layers", ["all", 1, None])
+def test_which_layers_is_checked(make_model, make_tokens, layers):
+    with pytest.raises(ValueError, match="rematerialize must be True, False"):
+        make_model((5, 0)).score(
+            make_tokens(2, 8), make_tokens(2, 8), rematerialize=layers
+        )

@@ -121,9 +121,10 @@ def test_each_group_draws_its_own_masks(take_step):
     assert len({(lane == 0).tobytes() for lane in memory}) == B
 
 
-def test_rematerialisation_changes_nothing(take_step):
+@pytest.mark.parametrize("layers", [True, "long"])
+def test_rematerialisation_changes_nothing(take_step, layers):
     expected = take_step(2, dropout=0.3)
-    step = take_step(2, dropout=0.3, rematerialize=True)
+    step = take_step(2, dropout=0.3, rematerialize=layers)
     assert_close(step, expected, 1e-12)
 
 
