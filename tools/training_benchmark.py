@@ -109,7 +109,7 @@ def peer_rows(dropout):
             for spans in (full, one_long)
             for dtype in ("mixed_bfloat16", "float32")
         ),
-        Row(OURS, full, rematerialize="long", **common),
+        Row(OURS, full, rematerialize=True, **common),
         Row("Hugging Face", full, **common),
         Row("Model Garden", full, **common),
     ]
