@@ -52,7 +52,6 @@ Serving's is another. Figures depend on what else the machine does: compare
 those of one call only.
 """
 
-import resource
 import tempfile
 import time
 
@@ -139,6 +138,7 @@ def measure_input():
     import keras
     import tensorflow as tf
     from official.core import task_factory
+    from peak_memory import peak_memory
 
     from official_lrm.configs.settings import resolve
     from official_lrm.training import experiment
@@ -304,11 +304,6 @@ def timed(function):
     start = time.perf_counter()
     result = function()
     return time.perf_counter() - start, result
-
-
-def peak_memory() -> float:
-    """The most memory that the process has held so far, in MiB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 main = {

@@ -1,6 +1,6 @@
 """A picture of `tools/benchmark.py train --table=growth`."""
 
-import os
+from json_output import check_output
 
 SUFFIXES = (".svg", ".png", ".pdf")
 
@@ -18,9 +18,7 @@ def check_path(path):
         raise ValueError(
             f"--plot must end in {', '.join(SUFFIXES)}; got {path!r}."
         )
-    folder = os.path.dirname(path or "") or "."
-    if not os.path.isdir(folder):
-        raise ValueError(f"--plot: there is no folder {folder}.")
+    check_output(path, "--plot")
 
 
 def plot(results, path):

@@ -4,18 +4,19 @@ import json
 import os
 
 
-def check_output(path):
+def check_output(path, flag="--output"):
     """Refuses a file that cannot be written, before the work begins.
 
     Args:
-        path: `--output`, or None.
+        path: of the file, or None.
+        flag: that gave it.
 
     Raises:
-        ValueError: naming the folder that is not there.
+        ValueError: naming the flag and the folder that is not there.
     """
     folder = os.path.dirname(path or "") or "."
     if not os.path.isdir(folder):
-        raise ValueError(f"--output: there is no folder {folder}.")
+        raise ValueError(f"{flag}: there is no folder {folder}.")
 
 
 def write_output(path, figures):

@@ -29,7 +29,7 @@ def rows(sizes, span, num_tokens, repeats, dtype):
         spans=[span] * 6,
         **sizes,
         same_length=True,
-        memory_format="key_value",  # Nothing is learned: nothing to project.
+        memory_format="key_value",  # As nothing is learned.
         dtype=dtype,
     )
     calls = {length: _traced(model, length) for length in SEGMENT_LENGTHS}

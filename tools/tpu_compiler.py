@@ -64,8 +64,8 @@ class Options:
     def __str__(self):
         parts = [self.dtype_policy]
         if self.rematerialize:
-            which = self.rematerialize
-            parts.append("rematerialize" + (" long" if which == "long" else ""))
+            long = self.rematerialize == "long"
+            parts.append("rematerialize long" if long else "rematerialize")
         if self.num_groups > 1:
             parts.append(f"accumulate {self.num_groups}")
         return ", ".join(parts)

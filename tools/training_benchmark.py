@@ -61,7 +61,7 @@ class Row:
     batch_size: int = 8
     segment_length: int = 128
     dropout: float = 0.1
-    rematerialize: bool | str = False
+    rematerialize: bool = False
 
     def __str__(self):
         spans = lrm.MemorySpans(self.spans)

@@ -10,6 +10,8 @@ import json
 import sys
 import time
 
+from peak_memory import peak_memory
+
 WARM_UP_STEPS = 3
 
 
@@ -25,7 +27,7 @@ class Workload:
 
 def workload() -> Workload:
     """The one on the command line."""
-    return Workload(**json.loads(sys.argv[1]), framework_mib=_peak_mib())
+    return Workload(**json.loads(sys.argv[1]), framework_mib=peak_memory())
 
 
 def serve(step, sizes, **description):
@@ -43,17 +45,7 @@ def serve(step, sizes, **description):
         start = time.perf_counter()
         step()
         seconds = time.perf_counter() - start
-        _say({"seconds": seconds, "peak_mib": _peak_mib()})
-
-
-def _peak_mib():
-    # What the process has held so far. Not ru_maxrss: that begins at what the
-    # process that started this one held.
-    with open("/proc/self/status", encoding="ascii") as stream:
-        for line in stream:
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) / 1024
-    raise RuntimeError("/proc/self/status has no line VmHWM.")
+        _say({"seconds": seconds, "peak_mib": peak_memory()})
 
 
 def _say(values):

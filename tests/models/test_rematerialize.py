@@ -60,11 +60,11 @@ def test_the_same_loss_memories_and_gradients(
     model = make_model((5, 0), untie_biases=True, **DROPOUT, **CUTOFFS)
     tokens = make_tokens(2, 8)
     _, memories = model(tokens)
+    expected = differentiated(model, tokens, memories, False)
     # when its gradient is computed with its activations computed again,
     for layers in (True, "long"):
         outputs = differentiated(model, tokens, memories, layers)
         # then nothing else comes out: the masks are the same ones.
-        expected = differentiated(model, tokens, memories, False)
         assert_close(outputs, expected, TOLERANCE[dtype_policy])
 
 
