@@ -1,12 +1,16 @@
 """Fast paths of one backend, each with a portable twin."""
 
+from official_lrm.kernels.computed_again import computed_again
 from official_lrm.kernels.dropout_mask import dropout_mask
+from official_lrm.kernels.hide import hide
 from official_lrm.kernels.relu_gradient import relu_gradient
 from official_lrm.kernels.row_buffer import empty_rows, set_rows, take_rows
 
 __all__ = [
+    "computed_again",
     "dropout_mask",
     "empty_rows",
+    "hide",
     "relu_gradient",
     "set_rows",
     "take_rows",

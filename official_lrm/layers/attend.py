@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from official_lrm.kernels import hide
 from official_lrm.layers.relative_shift import relative_shift, relative_unshift
 from official_lrm.layers.stateless_dropout import stateless_dropout
 from official_lrm.layers.statistics_dtype import statistics_dtype
@@ -67,12 +68,21 @@ def attend(
             ops.reshape(position_query, (num_heads, rows, head_size)),
             ops.swapaxes(relative, -1, -2),
         )  # [N, B * T, K + 1]: the table is shared by all lanes.
-        scores = scores + relative_shift(
+        by_distance = relative_shift(
             ops.reshape(
                 by_distance, (num_heads, batch_size, num_queries, num_keys + 1)
             )
         )
-        probabilities = ops.cast(_masked_softmax(scores, mask), dtype)
+        # Of one shape: XLA makes a copy of what is shifted for each that it
+        # is used in.
+        flat = (num_heads, rows, num_keys)
+        scores = ops.reshape(scores, flat) + ops.reshape(by_distance, flat)
+        visible = ops.broadcast_to(mask, (batch_size, num_queries, num_keys))
+        visible = ops.reshape(visible, (rows, num_keys))
+        probabilities = ops.cast(_masked_softmax(scores, visible), dtype)
+        probabilities = ops.reshape(
+            probabilities, (num_heads, batch_size, num_queries, num_keys)
+        )
         return probabilities, ops.matmul(drop(probabilities), value)
 
     # Within, not around: AutoGraph would take the decorator off.
@@ -117,13 +127,11 @@ def attend(
     return differentiable(*arguments) if training else forward(*arguments)[1]
 
 
-def _masked_softmax(scores, mask):
+def _masked_softmax(scores, visible):
     scores = _wide(scores)
     if scores.shape[-1] == 1:  # ops.softmax would warn.
         return ops.ones_like(scores)
-    # Added, not selected: a fifth of the time.
-    hidden = ops.cast(ops.where(mask, 0.0, -1e30), scores.dtype)
-    return ops.softmax(scores + hidden[None])
+    return ops.softmax(hide(scores, visible))
 
 
 def _wide(x):

@@ -2,6 +2,8 @@
 
 from keras import ops
 
+from official_lrm.kernels import computed_again
+
 
 def project_to_heads(inputs, kernel, num_heads, memory=None, training=False):
     """Projects `inputs`, or `concat(memory, inputs)`, to heads.
@@ -16,47 +18,54 @@ def project_to_heads(inputs, kernel, num_heads, memory=None, training=False):
         kernel: [D, N * H] of the same dtype.
         num_heads: N.
         memory: [..., M, D], or None for M = 0.
-        training: whether a memory gets no gradient.
+        training: whether to be differentiated, but for the memory.
 
     Returns:
         [N, ..., M + T, H].
     """
-    hidden_size, width = kernel.shape
+    width = kernel.shape[-1]
 
-    def project(inputs, kernel):
+    def flat(x):
+        return ops.reshape(x, (-1, ops.shape(x)[-1]))
+
+    def context_of(inputs, *memory):
+        if not memory:
+            return inputs
+        return ops.concatenate([*memory, inputs], axis=-2)
+
+    def forward(kernel, *inputs_memory):
+        context = context_of(*inputs_memory)
         # One product of all heads, whose kernel is read as it lies; heads lead
         # after it, so that scores need no transposition.
-        outputs = ops.matmul(ops.reshape(inputs, (-1, hidden_size)), kernel)
-        shape = (*ops.shape(inputs)[:-1], num_heads, width // num_heads)
+        outputs = ops.matmul(flat(context), kernel)
+        shape = (*ops.shape(context)[:-1], num_heads, width // num_heads)
         *lanes, head, entry = range(len(shape))
         return ops.transpose(ops.reshape(outputs, shape), (head, *lanes, entry))
 
     # Within, not around: AutoGraph would take the decorator off.
     @ops.custom_gradient
-    def with_memory(memory, inputs, kernel):
-        context = ops.concatenate([memory, inputs], axis=-2)
-
+    def differentiable(kernel, *inputs_memory):
         def gradient(upstream):
+            inputs, *memory = inputs_memory
             *lanes, entry = range(1, len(upstream.shape))
             upstream = ops.transpose(upstream, (*lanes, 0, entry))
-            upstream = ops.reshape(upstream, (*ops.shape(context)[:-1], width))
-            newest = upstream[..., ops.shape(memory)[-2] :, :]
-            newest = ops.reshape(newest, (-1, width))
-            d_inputs = ops.matmul(newest, ops.transpose(kernel))
-            d_kernel = ops.matmul(
-                ops.transpose(ops.reshape(context, (-1, hidden_size))),
-                ops.reshape(upstream, (-1, width)),
+            upstream = ops.reshape(upstream, (*ops.shape(upstream)[:-2], width))
+            newest = upstream
+            if memory:
+                newest = upstream[..., ops.shape(memory[0])[-2] :, :]
+            d_inputs = ops.matmul(flat(newest), ops.transpose(kernel))
+            context = context_of(
+                computed_again(inputs, later=d_inputs), *memory
             )
             return (
-                ops.zeros_like(memory),
+                ops.matmul(ops.transpose(flat(context)), flat(upstream)),
                 ops.reshape(d_inputs, ops.shape(inputs)),
-                d_kernel,
+                *(ops.zeros_like(x) for x in memory),
             )
 
-        return project(context, kernel), gradient
+        return forward(kernel, *inputs_memory), gradient
 
-    if memory is not None and training:
-        return with_memory(memory, inputs, kernel)
+    arguments = [kernel, inputs]
     if memory is not None:
-        inputs = ops.concatenate([memory, inputs], axis=-2)
-    return project(inputs, kernel)
+        arguments.append(memory)
+    return differentiable(*arguments) if training else forward(*arguments)

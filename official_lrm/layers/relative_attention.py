@@ -114,7 +114,9 @@ class RelativeMultiHeadAttention(keras.layers.Layer):
         # Heads lead, so that every product below is a plain batch of matrix
         # products and no [N, B, T, K] tensor is ever transposed.
         scale = self.head_size**-0.5
-        query = self._project(inputs, self.query_kernel * scale)
+        query = self._project(
+            inputs, self.query_kernel * scale, training=training
+        )
         relative = self._project(positions, self.position_kernel)
         content_query, position_query = (
             query + (bias * scale)[:, None, None]

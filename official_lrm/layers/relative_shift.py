@@ -27,17 +27,18 @@ def relative_shift(scores):
         [..., T, K].
     """
     *batch, num_queries, width = ops.shape(scores)
-    num_keys = width - 1
-    # Rows of K + 1 read as rows of K move one more column left a row.
-    scores = ops.reshape(scores, (*batch, width * num_queries))
-    # ops.slice, not scores[..., T:]: the gradient of strided slices took half
-    # of a training step on CPUs.
+    # Rows of K + 1 read as rows of K move one more column left a row. What is
+    # cut off are whole rows of T: XLA shifts numbers off one end of a flat
+    # tensor in a loop.
+    scores = ops.reshape(scores, (*batch, width, num_queries))
+    # ops.slice, not scores[..., 1:, :]: the gradient of strided slices took
+    # half of a training step on CPUs.
     scores = ops.slice(
         scores,
-        [0] * len(batch) + [num_queries],
-        (*batch, num_keys * num_queries),
+        (*(0 for _ in batch), 1, 0),
+        (*batch, width - 1, num_queries),
     )
-    return ops.reshape(scores, (*batch, num_queries, num_keys))
+    return ops.reshape(scores, (*batch, num_queries, width - 1))
 
 
 def relative_unshift(gradients):
@@ -50,7 +51,7 @@ def relative_unshift(gradients):
         [..., T, K + 1], column 0 all 0.
     """
     *batch, num_queries, num_keys = ops.shape(gradients)
-    gradients = ops.reshape(gradients, (*batch, num_keys * num_queries))
-    padding = [(0, 0)] * len(batch) + [(num_queries, 0)]
+    gradients = ops.reshape(gradients, (*batch, num_keys, num_queries))
+    padding = [(0, 0)] * len(batch) + [(1, 0), (0, 0)]
     gradients = ops.pad(gradients, padding)
     return ops.reshape(gradients, (*batch, num_queries, num_keys + 1))

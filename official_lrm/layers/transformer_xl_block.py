@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from official_lrm.layers.norm_dense import norm_dense
 from official_lrm.layers.relative_attention import RelativeMultiHeadAttention
 from official_lrm.layers.relu_dropout import relu_dropout
 from official_lrm.layers.stateless_dropout import stateless_dropout
@@ -131,8 +132,16 @@ class TransformerXLBlock(keras.layers.Layer):
             site=first_site,
             keys_values=keys_values,
         )
-        attended = self.attention_norm(inputs + drop(attended, 1))
-        inner = self.inner(attended)
+        norm, dense = self.attention_norm, self.inner
+        attended, inner = norm_dense(
+            inputs + drop(attended, 1),
+            norm.gamma,
+            norm.beta,
+            ops.cast(dense.kernel, self.compute_dtype),
+            ops.cast(dense.bias, self.compute_dtype),
+            self.layer_norm_epsilon,
+            training=training,
+        )
         if training:
             inner = relu_dropout(inner, self.dropout, seed, first_site + 2)
         else:

@@ -1,0 +1,31 @@
+"""What a gradient computes again instead of holding it."""
+
+from keras import ops
+
+from official_lrm.kernels.backends import compiled_for_tpus
+
+
+def computed_again(tensor, later):
+    """`tensor`, from which a gradient computes what it does not hold.
+
+    XLA merges a second computation with the first one, whose result it then
+    holds, or runs the second one early (optimization barriers are gone when it
+    schedules). So this result is a function of `later`, though of the same
+    values.
+
+    TensorFlow's own runtime gets `tensor` as it is: on CPUs and GPUs the time
+    of computing again is worth more.
+
+    Args:
+        tensor: floats, what the forward pass left.
+        later: any tensor that the backward pass has before it needs the
+            result; a small one, as it is held for this.
+
+    Returns:
+        A tensor of the same values.
+    """
+    if not compiled_for_tpus():
+        return tensor
+    rank = len(later.shape)
+    first = ops.reshape(ops.slice(later, (0,) * rank, (1,) * rank), ())
+    return tensor + ops.cast(ops.minimum(ops.abs(first), 0), tensor.dtype)
