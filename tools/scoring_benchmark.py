@@ -54,18 +54,22 @@ def _traced(model, length):
         [1, length], (1, 2), 0, model.vocab_size, tf.int32
     )
     memories = model.initial_memories(1)
+    positions = model.project_positions(length)
 
     @tf.function
-    def score(tokens, memories):
-        return model.score(tokens, tokens, memories)
+    def score(tokens, memories, positions):
+        return model.score(
+            tokens, tokens, memories, projected_positions=positions
+        )
 
-    return score.get_concrete_function(tokens, memories), (tokens, memories)
+    inputs = tokens, memories, positions
+    return score.get_concrete_function(*inputs), inputs
 
 
 def _score(score, inputs, steps):
-    tokens, memories = inputs
+    tokens, memories, positions = inputs
     start = time.perf_counter()
     for _ in range(steps):
-        log_probs, memories = score(tokens, memories)
+        log_probs, memories = score(tokens, memories, positions)
     log_probs.numpy()
     return time.perf_counter() - start

@@ -132,6 +132,11 @@ def compile_program(program, settings, options, topology, lanes_per_core):
     model, optimizer, state = _abstract(settings, options.dtype_policy)
     if program != "train":
         del state["optimizer"]
+    if program == "evaluate":
+        length = settings.validation.segment_length
+        state["positions"] = jax.eval_shape(
+            lambda state: tpu_step.positions(model, state, length), state
+        )
     inputs = _inputs(
         model, program, settings, lanes_per_core * len(devices), len(devices)
     )

@@ -5,7 +5,8 @@ model and the same optimizer: tests/tools/test_tpu_step.py holds the two
 together. It trains nothing; `tools/compile_for_tpu.py` compiles it.
 
 A state is a dict of lists of arrays: "trainable" and "other" variables of the
-model, and those of the "optimizer". Inputs are the task's: `tokens`, `targets`
+model, and those of the "optimizer"; for evaluation, the model's projected
+"positions". Inputs are the task's: `tokens`, `targets`
 [B, T] int32, `weights` [B, T] float32, `reset` [B] bool, `memories`, and in
 training `seed` [2] int32.
 """
@@ -142,19 +143,36 @@ def train_step(
     return state, memories, total(loss), norm
 
 
+def positions(model, state, segment_length):
+    """What an evaluation projects once: see `model.project_positions`.
+
+    Args:
+        model: a TransformerXLLanguageModel.
+        state: its state.
+        segment_length: T.
+
+    Returns:
+        A list of arrays, for the state.
+    """
+    with _weights_of(model, state):
+        return list(model.project_positions(segment_length))
+
+
 def evaluation_step(model, state, inputs, axis=None):
     """Scores a segment.
 
     Args:
         model: a TransformerXLLanguageModel.
-        state: its state.
+        state: its state, with or without positions.
         inputs: of one core's lanes; no `seed`.
         axis: as for `train_step`.
 
     Returns:
         (nats, tokens, memories): summed over the targets of all cores.
     """
-    log_probs, memories = _score(model, state, inputs)
+    log_probs, memories = _score(
+        model, state, inputs, projected_positions=state.get("positions")
+    )
     sums = -jnp.sum(log_probs * inputs["weights"]), jnp.sum(inputs["weights"])
     if axis is not None:
         sums = jax.lax.psum(sums, axis)
@@ -162,14 +180,18 @@ def evaluation_step(model, state, inputs, axis=None):
 
 
 def _score(model, state, inputs, **options):
-    values = [
-        *zip(model.trainable_variables, state["trainable"], strict=True),
-        *zip(model.non_trainable_variables, state["other"], strict=True),
-    ]
-    with keras.StatelessScope(state_mapping=values):
+    with _weights_of(model, state):
         return model.score(
             inputs["tokens"],
             inputs["targets"],
             reset_lanes(inputs["memories"], inputs["reset"]),
             **options,
         )
+
+
+def _weights_of(model, state):
+    values = [
+        *zip(model.trainable_variables, state["trainable"], strict=True),
+        *zip(model.non_trainable_variables, state["other"], strict=True),
+    ]
+    return keras.StatelessScope(state_mapping=values)

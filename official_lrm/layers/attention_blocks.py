@@ -29,6 +29,20 @@ def block_length(span: int, num_queries, same_length: bool):
     return length if num_queries >= 2 * length else None
 
 
+def num_keys(span: int, num_queries, same_length: bool):
+    """How many keys a layer's queries see together, or those of one block.
+
+    Args:
+        span: M.
+        num_queries: as for `block_length`.
+        same_length: as for `block_length`.
+
+    Returns:
+        M + T, or M + b for blocks of b queries.
+    """
+    return span + (block_length(span, num_queries, same_length) or num_queries)
+
+
 def block_positions(position, span: int, num_queries: int, length: int):
     """What a lane's blocks have seen before them, for `attention_mask`.
 

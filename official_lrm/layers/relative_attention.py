@@ -85,6 +85,7 @@ class RelativeMultiHeadAttention(keras.layers.Layer):
         seed=None,
         site=0,
         keys_values=None,
+        relative=None,
     ):
         """Attends.
 
@@ -103,6 +104,8 @@ class RelativeMultiHeadAttention(keras.layers.Layer):
             site: number of this layer's dropout in the model.
             keys_values: (key, value), [N, B, K, H] each, of the memory and the
                 inputs, instead of those projected from them here.
+            relative: [N, K, H], what `project_positions` made of `positions`,
+                instead of computing it here.
 
         Returns:
             [B, T, D].
@@ -117,7 +120,8 @@ class RelativeMultiHeadAttention(keras.layers.Layer):
         query = self._project(
             inputs, self.query_kernel * scale, training=training
         )
-        relative = self._project(positions, self.position_kernel)
+        if relative is None:
+            relative = self.project_positions(positions)
         content_query, position_query = (
             query + (bias * scale)[:, None, None]
             for bias in (content_bias, position_bias)
@@ -168,6 +172,17 @@ class RelativeMultiHeadAttention(keras.layers.Layer):
             self._project(inputs, kernel, memory, training)
             for kernel in (self.key_kernel, self.value_kernel)
         )
+
+    def project_positions(self, positions):
+        """Relative positions as queries see them.
+
+        Args:
+            positions: [K, D].
+
+        Returns:
+            [N, K, H].
+        """
+        return self._project(positions, self.position_kernel)
 
     def _project(self, inputs, kernel, memory=None, training=False):
         kernel = ops.cast(kernel, self.compute_dtype)

@@ -96,13 +96,14 @@ class TransformerXLBlock(keras.layers.Layer):
         seed=None,
         first_site=0,
         keys_values=None,
+        relative=None,
     ):
         """Applies the block; arguments as RelativeMultiHeadAttention's.
 
         Args:
             inputs: [B, T, D].
             memory: [B, M, D] or None.
-            positions: [K, D].
+            positions: [K, D], or None where `relative` is given.
             content_bias: [N, H].
             position_bias: [N, H].
             mask: [B or 1, T, K] bool.
@@ -110,6 +111,7 @@ class TransformerXLBlock(keras.layers.Layer):
             seed: [2] integer tensor, needed where dropout is applied.
             first_site: number of the first of the block's NUM_SITES dropouts.
             keys_values: as RelativeMultiHeadAttention's.
+            relative: as RelativeMultiHeadAttention's.
 
         Returns:
             [B, T, D].
@@ -131,6 +133,7 @@ class TransformerXLBlock(keras.layers.Layer):
             seed=seed,
             site=first_site,
             keys_values=keys_values,
+            relative=relative,
         )
         norm, dense = self.attention_norm, self.inner
         attended, inner = norm_dense(

@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from official_lrm.layers.adaptive_softmax import AdaptiveSoftmax
+from official_lrm.layers.attention_blocks import num_keys
 from official_lrm.layers.statistics_dtype import statistics_dtype
 from official_lrm.memory.spans import MemorySpans
 from official_lrm.memory.state import (
@@ -223,6 +224,7 @@ class TransformerXLLanguageModel(keras.Model):
         training=False,
         seed=None,
         rematerialize=False,
+        projected_positions=None,
     ):
         """Log-probabilities of given next tokens.
 
@@ -239,6 +241,9 @@ class TransformerXLLanguageModel(keras.Model):
                 again instead of holding them, for the same gradient in less
                 memory and more time: True = all, "long" = those with a long
                 memory (`spans.is_long`), False = none.
+            projected_positions: what `project_positions(T)` returned, for as
+                long as the weights are the same; None = computed here. Not in
+                training.
 
         Returns:
             log_probs: [B, T] float32, log p(targets[b, t] | tokens[b, :t + 1],
@@ -249,7 +254,12 @@ class TransformerXLLanguageModel(keras.Model):
             ValueError: if the memories are not those of `spans`.
         """
         hidden, memories = self.hidden_states(
-            tokens, memories, training, seed, rematerialize=rematerialize
+            tokens,
+            memories,
+            training,
+            seed,
+            rematerialize=rematerialize,
+            projected_positions=projected_positions,
         )
         log_probs = self.softmax(
             hidden, embedding=self.backbone.embedding, targets=targets
@@ -284,6 +294,7 @@ class TransformerXLLanguageModel(keras.Model):
         seed=None,
         lengths=None,
         rematerialize=False,
+        projected_positions=None,
     ):
         """What the softmax makes logits of.
 
@@ -294,13 +305,15 @@ class TransformerXLLanguageModel(keras.Model):
             seed: as for `call`.
             lengths: as for `call`.
             rematerialize: as for `score`.
+            projected_positions: as for `score`.
 
         Returns:
             hidden: [B, T, D] in the compute dtype.
             memories: the dict after the segment.
 
         Raises:
-            ValueError: if the memories are not those of `spans`.
+            ValueError: if the memories are not those of `spans`, or the
+                projected positions not those of T or given in training.
         """
         tokens = ops.convert_to_tensor(tokens)
         dtype = keras.backend.standardize_dtype(tokens.dtype)
@@ -328,6 +341,10 @@ class TransformerXLLanguageModel(keras.Model):
                 "memory_dtype must be a float dtype in training, as rounding "
                 "to integers has no gradient; got int8."
             )
+        if projected_positions is not None:
+            self._check_positions(
+                projected_positions, tokens.shape[1], training
+            )
         if training and seed is None and self._drops:
             seed = self.seed_generator.next()
         return self.backbone(
@@ -341,7 +358,57 @@ class TransformerXLLanguageModel(keras.Model):
             memory_format=self.memory_format,
             lengths=lengths,
             rematerialize=self._rematerialized(rematerialize),
+            projected_positions=projected_positions,
         )
+
+    def project_positions(self, segment_length):
+        """The relative positions as the layers see them, for many segments.
+
+        ```python
+        projected = model.project_positions(512)
+        for tokens, targets in segments:  # of 512 tokens
+            log_probs, memories = model.score(
+                tokens, targets, memories, projected_positions=projected
+            )
+        ```
+
+        Without it each call computes them anew, M_l + T of them in layer l,
+        whatever the number of lanes. They are stale as soon as a weight
+        changes.
+
+        Args:
+            segment_length: T.
+
+        Returns:
+            For each layer [N, K_l, H] in the compute dtype, K_l = M_l + T or,
+            under `same_length`, less where T is much longer than M_l.
+        """
+        return self.backbone.project_positions(
+            self.spans.lengths,
+            segment_length,
+            clamp_length=self.clamp_length,
+            same_length=self.same_length,
+        )
+
+    def _check_positions(self, projected, segment_length, training):
+        if training:
+            raise ValueError(
+                "projected_positions must be None in training, where their "
+                "kernels get a gradient."
+            )
+        if segment_length is None:  # Known when it runs.
+            return
+        given = [x.shape[1] for x in projected]
+        expected = [
+            num_keys(span, segment_length, self.same_length)
+            for span in self.spans
+        ]
+        if given != expected:
+            raise ValueError(
+                "projected_positions must be those that project_positions("
+                f"{segment_length}) returns, of {expected} positions in the "
+                f"layers; got {given}."
+            )
 
     def _rematerialized(self, layers):
         if layers == "long":

@@ -9,6 +9,7 @@ from official_lrm.layers.adaptive_embedding import AdaptiveEmbedding
 from official_lrm.layers.attention_blocks import (
     block_length,
     block_positions,
+    num_keys,
 )
 from official_lrm.layers.attention_mask import attention_mask
 from official_lrm.layers.sinusoidal_positions import sinusoidal_positions
@@ -149,6 +150,7 @@ class TransformerXL(keras.Model):
         memory_format=None,
         lengths=None,
         rematerialize=None,
+        projected_positions=None,
     ):
         """Runs a segment.
 
@@ -171,6 +173,8 @@ class TransformerXL(keras.Model):
                 memories nor the tokens before.
             rematerialize: for each layer, whether the backward pass computes
                 its activations again instead of holding them; None = never.
+            projected_positions: as `project_positions` makes it for these
+                memories and this T; None = computed here. Not in training.
 
         Returns:
             hidden: [B, T, D] in the compute dtype; undefined behind `lengths`.
@@ -190,15 +194,15 @@ class TransformerXL(keras.Model):
                 return x
             return stateless_dropout(x, self.dropout, seed, site)
 
-        positions = sinusoidal_positions(
-            max(spans) + num_queries,
-            self.hidden_size,
-            clamp_length,
-            dtype=statistics_dtype(self.compute_dtype),
-        )
-        positions = drop(
-            ops.cast(positions, self.compute_dtype), _POSITIONS_SITE
-        )
+        tables = {}
+        if projected_positions is None:
+            tables = self._position_tables(
+                spans,
+                num_queries,
+                clamp_length,
+                same_length,
+                lambda table: drop(table, _POSITIONS_SITE),
+            )
 
         # Layers of one span share their mask and their part of the table.
         def shared_by(span):
@@ -206,9 +210,8 @@ class TransformerXL(keras.Model):
             if block := block_length(span, num_queries, same_length):
                 seen = block_positions(position, span, num_queries, block)
                 length = block
-            first = max(spans) + num_queries - (span + length)
             return (
-                positions[first:],
+                tables.get(span),
                 attention_mask(
                     seen, span, length, same_length, attend_to_empty
                 ),
@@ -240,6 +243,11 @@ class TransformerXL(keras.Model):
                 seed=seed,
                 first_site=_FIRST_BLOCK_SITE + layer * block.NUM_SITES,
                 keys_values=keys_values,
+                relative=(
+                    None
+                    if projected_positions is None
+                    else projected_positions[layer]
+                ),
             )
             return hidden, tensors
 
@@ -254,6 +262,50 @@ class TransformerXL(keras.Model):
         seen = num_queries if lengths is None else lengths
         new_memories[POSITION] = advance_position(position, seen)
         return drop(hidden, _OUTPUT_SITE), new_memories
+
+    def project_positions(
+        self, spans, num_queries, clamp_length=None, same_length=False
+    ):
+        """The relative positions as each layer's attention sees them.
+
+        They are functions of the weights alone: where many segments are run
+        with the same ones, they need not be computed for each.
+
+        Args:
+            spans: M_l of each layer.
+            num_queries: T of the segments.
+            clamp_length: as for `call`.
+            same_length: as for `call`.
+
+        Returns:
+            For each layer [N, K_l, H] in the compute dtype.
+        """
+        tables = self._position_tables(
+            spans, num_queries, clamp_length, same_length
+        )
+        return tuple(
+            block.attention.project_positions(tables[span])
+            for block, span in zip(self.blocks, spans, strict=True)
+        )
+
+    def _position_tables(
+        self, spans, num_queries, clamp_length, same_length, drop=None
+    ):
+        # For each span [M + T, D], or [M + b, D] where blocks of b are used.
+        size = max(spans) + num_queries
+        table = sinusoidal_positions(
+            size,
+            self.hidden_size,
+            clamp_length,
+            dtype=statistics_dtype(self.compute_dtype),
+        )
+        table = ops.cast(table, self.compute_dtype)
+        table = table if drop is None else drop(table)
+        tables = {}
+        for span in set(spans):
+            keys = num_keys(span, num_queries, same_length)
+            tables[span] = table[size - keys :]
+        return tables
 
     def _remember(self, memory_format, layer, hidden, tensors, lengths):
         # What a layer attends to, as a hidden memory or as all keys and

@@ -390,12 +390,13 @@ class LanguageModelingTask(base_task.Task):
         return score_segment(inputs, model)
 
 
-def score_segment(inputs, model):
+def score_segment(inputs, model, projected_positions=None):
     """Sums the log-probabilities of a segment's targets.
 
     Args:
         inputs: see LanguageModelingTask.
         model: a TransformerXLLanguageModel.
+        projected_positions: as for `model.score`.
 
     Returns:
         A dict: `nats`, the negative sum in float64; `tokens`, the sum of the
@@ -406,7 +407,10 @@ def score_segment(inputs, model):
     memories = reset_lanes(inputs["memories"], inputs["reset"])
     position = memories[POSITION]
     log_probs, memories = model.score(
-        inputs["tokens"], inputs["targets"], memories
+        inputs["tokens"],
+        inputs["targets"],
+        memories,
+        projected_positions=projected_positions,
     )
     weights = tf.cast(inputs["weights"], tf.float64)
     nats = -tf.cast(log_probs, tf.float64) * weights

@@ -27,15 +27,34 @@ def fresh_memories(model, strategy, num_lanes):
         A dict of per-replica tensors.
     """
     per_replica = num_lanes // strategy.num_replicas_in_sync
+    return _on_replicas(strategy, lambda: model.initial_memories(per_replica))
 
+
+def _on_replicas(strategy, function):
     # TPUStrategy runs nothing eagerly, and would turn an argument into a
-    # tensor and with it the batch size into an unknown one.
+    # tensor and with it a size into an unknown one.
     @tf.function
     def make():
-        return strategy.run(lambda: model.initial_memories(per_replica))
+        return strategy.run(function)
 
     # Called as it is, a sweep would be warned of retracing.
     return make.get_concrete_function()()
+
+
+def projected_positions(model, strategy, segment_length):
+    """What `model.project_positions` makes, on every replica.
+
+    Args:
+        model: a TransformerXLLanguageModel.
+        strategy: tf.distribute.Strategy.
+        segment_length: T.
+
+    Returns:
+        A tuple of per-replica tensors, of the weights as they are now.
+    """
+    return _on_replicas(
+        strategy, lambda: model.project_positions(segment_length)
+    )
 
 
 class Evaluator:
@@ -78,6 +97,9 @@ class Evaluator:
             text = ScoredText(split_tokens=lanes.num_targets)
         start = time.monotonic()
         memories = fresh_memories(self._model, self._strategy, lanes.num_lanes)
+        positions = projected_positions(
+            self._model, self._strategy, lanes.segment_length
+        )
         shapes = {"nats": (), "tokens": ()}
         sums = {
             name: np.zeros(shapes.get(name, NUM_BUCKETS), np.float64)
@@ -86,7 +108,9 @@ class Evaluator:
         result = None
         iterator = iter(dataset)
         for step in range(steps):
-            step_sums, memories = self._step(next(iterator), memories)
+            step_sums, memories = self._step(
+                next(iterator), memories, positions
+            )
             if step_sums.pop("stop"):
                 raise StoppedError(f"stopped at step {step + 1} of evaluation")
             for name, value in step_sums.items():
@@ -124,9 +148,11 @@ class Evaluator:
             text=text,
         )
 
-    def _distributed_step(self, inputs, memories):
-        def replica_step(inputs, memories, stop):
-            logs = score_segment({**inputs, "memories": memories}, self._model)
+    def _distributed_step(self, inputs, memories, positions):
+        def replica_step(inputs, memories, positions, stop):
+            logs = score_segment(
+                {**inputs, "memories": memories}, self._model, positions
+            )
             sums = {name: logs[name] for name in _SUMS}
             # All stop at the same step, whoever was asked to.
             return {**sums, "stop": tf.cast(stop, tf.int32)}, logs["memories"]
@@ -134,7 +160,7 @@ class Evaluator:
         strategy = self._strategy
         stop = tf.identity(self._stop_flag)
         sums, memories = strategy.run(
-            replica_step, args=(inputs, memories, stop)
+            replica_step, args=(inputs, memories, positions, stop)
         )
         return {
             name: strategy.reduce(tf.distribute.ReduceOp.SUM, value, axis=None)

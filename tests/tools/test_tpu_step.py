@@ -88,6 +88,8 @@ for groups, rematerialize in ((1, False), (4, False), (1, True)):
         for variable, value in zip(variables, after[key], strict=True):
             values[variable.path] = value
     out |= {f"{groups}/{rematerialize}/{k}": v for k, v in values.items()}
+length = inputs["tokens"].shape[1]
+state["positions"] = tpu_step.positions(model, state, length)
 nats, tokens, new = tpu_step.evaluation_step(model, state, inputs)
 out |= {"evaluate/nats": nats, "evaluate/tokens": tokens}
 out |= {f"evaluate/{k}": v for k, v in new.items()}

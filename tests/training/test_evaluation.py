@@ -222,3 +222,18 @@ def test_what_the_text_is_goes_into_the_result(model, tokens):
         assert part in result.protocol
     part = _evaluate(model, tokens, 2, 5, text=text, max_steps=3)
     assert part.bits_per_byte is None
+
+
+def test_weights_that_change_between_two_runs_count(model, tokens):
+    # Given an evaluator that has run,
+    cut = EvaluationLanes(tokens, num_lanes=2, segment_length=9)
+    evaluator = Evaluator(model)
+    before = evaluator.run(cut.dataset(), cut).nats
+    # when kernels of positions change, which it projects once a run,
+    for block in model.backbone.blocks:
+        kernel = block.attention.position_kernel
+        kernel.assign(-2 * kernel)
+    after = evaluator.run(cut.dataset(), cut).nats
+    # then the next run is of the new weights.
+    assert after == pytest.approx(_evaluate(model, tokens, 2, 9).nats, rel=1e-9)
+    assert abs(after - before) > 1e-4 * before
