@@ -7,10 +7,11 @@ For a core of the topology: HBM at the worst moment, temporaries, arguments,
 FLOPs and bytes accessed for each token, and the time for each token that the
 chip needs at the least for them (its roofline). Of the whole training step
 ("train": gradients summed over all cores, clipped and applied by Adam), of
-forward and backward on one core ("gradients": its temporaries are the
-activations), and of the evaluation step ("evaluate"). A program that does not
-fit is compiled again rematerialized, with the gradient accumulated, in
-bfloat16, and with all of it, until one fits.
+forward and backward on one core ("gradients": its temporaries are activations,
+but for those that lie where a gradient will be written later), and of the
+evaluation step ("evaluate"). A program that does not fit is compiled again
+rematerialized, with the gradient accumulated, in bfloat16, and with all of it,
+until one fits.
 
     python tools/compile_for_tpu.py --sweep --with=rematerialize
 

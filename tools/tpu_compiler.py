@@ -114,7 +114,8 @@ def compile_program(program, settings, options, topology, lanes_per_core):
     Args:
         program: "train" and "evaluate" are whole steps over all cores;
             "gradients" is forward and backward on one, its gradients results,
-            so that its temporaries are activations alone.
+            so that its temporaries are activations alone. (XLA lays some of
+            them where a gradient will be written later.)
         settings: RunSettings.
         options: Options.
         topology: such as "v3:4x4".
