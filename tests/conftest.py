@@ -1,4 +1,4 @@
-"""What tests of several folders share: the golden files."""
+"""What tests of several folders share: golden files, and TPUs that are not."""
 
 import functools
 import json
@@ -51,3 +51,16 @@ def golden():
         )
 
     return read
+
+
+class _TPUStrategy:
+    """Stands in for one that runs on TPUs."""
+
+
+@pytest.fixture
+def for_tpus(monkeypatch):
+    """What is traced is traced as under a TPUStrategy."""
+    import tensorflow as tf
+
+    monkeypatch.setattr(tf.distribute, "TPUStrategy", _TPUStrategy)
+    monkeypatch.setattr(tf.distribute, "get_strategy", _TPUStrategy)

@@ -264,17 +264,21 @@ def _embedding_and_softmax(model, views, prefix, tied, is_reference):
 
 def _block(block, views, prefix):
     attention = block.attention
+
+    def matrix(kernel):  # [N * H, D]
+        return views(kernel).reshape(-1, block.hidden_size)
+
     for name, parts in (
         (
             "dec_attn.qkv_net.weight",
             [
-                views(attention.query_kernel).T,
-                views(attention.key_kernel).T,
-                views(attention.value_kernel).T,
+                matrix(attention.query_kernel),
+                matrix(attention.key_kernel),
+                matrix(attention.value_kernel),
             ],
         ),
-        ("dec_attn.r_net.weight", [views(attention.position_kernel).T]),
-        ("dec_attn.o_net.weight", [views(attention.output_kernel).T]),
+        ("dec_attn.r_net.weight", [matrix(attention.position_kernel)]),
+        ("dec_attn.o_net.weight", [matrix(attention.output_kernel).T]),
         ("dec_attn.layer_norm.weight", [views(block.attention_norm.gamma)]),
         ("dec_attn.layer_norm.bias", [views(block.attention_norm.beta)]),
         ("pos_ff.CoreNet.0.weight", [views(block.inner.kernel).T]),

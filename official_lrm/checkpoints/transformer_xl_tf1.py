@@ -224,17 +224,21 @@ def _is_projected(projection, is_divided, config):
 
 def _block(block, views):
     attention = block.attention
+
+    def matrix(kernel):  # [N * H, D]
+        return views(kernel).reshape(-1, block.hidden_size)
+
     return (
         (
             "rel_attn/qkv/kernel",
             [
-                views(attention.query_kernel),
-                views(attention.key_kernel),
-                views(attention.value_kernel),
+                matrix(attention.query_kernel).T,
+                matrix(attention.key_kernel).T,
+                matrix(attention.value_kernel).T,
             ],
         ),
-        ("rel_attn/r/kernel", views(attention.position_kernel)),
-        ("rel_attn/o/kernel", views(attention.output_kernel)),
+        ("rel_attn/r/kernel", matrix(attention.position_kernel).T),
+        ("rel_attn/o/kernel", matrix(attention.output_kernel)),
         ("rel_attn/LayerNorm/gamma", views(block.attention_norm.gamma)),
         ("rel_attn/LayerNorm/beta", views(block.attention_norm.beta)),
         ("ff/layer_1/kernel", views(block.inner.kernel)),

@@ -5,6 +5,7 @@ from official_lrm.kernels.dropout_mask import dropout_mask
 from official_lrm.kernels.hide import hide
 from official_lrm.kernels.relu_gradient import relu_gradient
 from official_lrm.kernels.row_buffer import empty_rows, set_rows, take_rows
+from official_lrm.kernels.tensordot import tensordot
 
 __all__ = [
     "computed_again",
@@ -14,4 +15,5 @@ __all__ = [
     "relu_gradient",
     "set_rows",
     "take_rows",
+    "tensordot",
 ]

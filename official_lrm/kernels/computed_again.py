@@ -28,4 +28,7 @@ def computed_again(tensor, later):
         return tensor
     rank = len(later.shape)
     first = ops.reshape(ops.slice(later, (0,) * rank, (1,) * rank), ())
+    # Of float32 XLA for TPUs keeps what is only multiplied in bfloat16: this
+    # must not be the one use that needs more.
+    first = ops.cast(first, "bfloat16")
     return tensor + ops.cast(ops.minimum(ops.abs(first), 0), tensor.dtype)

@@ -1,11 +1,14 @@
-"""Projection of hidden states to heads."""
+"""Projection of hidden states to heads, and back."""
 
 from keras import ops
 
-from official_lrm.kernels import computed_again
+from official_lrm.kernels import computed_again, tensordot
+
+# Kernels are [N, H, D], for either direction. For the backward pass nothing is
+# held but them and the inputs: their cast to the compute dtype is made again.
 
 
-def project_to_heads(inputs, kernel, num_heads, memory=None, training=False):
+def project_to_heads(inputs, kernel, memory=None, training=False):
     """Projects `inputs`, or `concat(memory, inputs)`, to heads.
 
     In training a memory gets no gradient: it is no function of anything that
@@ -15,18 +18,13 @@ def project_to_heads(inputs, kernel, num_heads, memory=None, training=False):
 
     Args:
         inputs: [..., T, D].
-        kernel: [D, N * H] of the same dtype.
-        num_heads: N.
+        kernel: [N, H, D] of the same dtype.
         memory: [..., M, D], or None for M = 0.
         training: whether to be differentiated, but for the memory.
 
     Returns:
         [N, ..., M + T, H].
     """
-    width = kernel.shape[-1]
-
-    def flat(x):
-        return ops.reshape(x, (-1, ops.shape(x)[-1]))
 
     def context_of(inputs, *memory):
         if not memory:
@@ -35,31 +33,25 @@ def project_to_heads(inputs, kernel, num_heads, memory=None, training=False):
 
     def forward(kernel, *inputs_memory):
         context = context_of(*inputs_memory)
-        # One product of all heads, whose kernel is read as it lies; heads lead
-        # after it, so that scores need no transposition.
-        outputs = ops.matmul(flat(context), kernel)
-        shape = (*ops.shape(context)[:-1], num_heads, width // num_heads)
-        *lanes, head, entry = range(len(shape))
-        return ops.transpose(ops.reshape(outputs, shape), (head, *lanes, entry))
+        return _heads_first(_to_heads(context, kernel))
 
     # Within, not around: AutoGraph would take the decorator off.
     @ops.custom_gradient
     def differentiable(kernel, *inputs_memory):
         def gradient(upstream):
             inputs, *memory = inputs_memory
-            *lanes, entry = range(1, len(upstream.shape))
-            upstream = ops.transpose(upstream, (*lanes, 0, entry))
-            upstream = ops.reshape(upstream, (*ops.shape(upstream)[:-2], width))
-            newest = upstream
+            upstream = newest = _heads_last(upstream)
             if memory:
-                newest = upstream[..., ops.shape(memory[0])[-2] :, :]
-            d_inputs = ops.matmul(flat(newest), ops.transpose(kernel))
+                newest = upstream[..., ops.shape(memory[0])[-2] :, :, :]
+            d_inputs = _from_heads(
+                newest, computed_again(kernel, later=upstream)
+            )
             context = context_of(
                 computed_again(inputs, later=d_inputs), *memory
             )
             return (
-                ops.matmul(ops.transpose(flat(context)), flat(upstream)),
-                ops.reshape(d_inputs, ops.shape(inputs)),
+                _kernel_gradient(upstream, context),
+                d_inputs,
                 *(ops.zeros_like(x) for x in memory),
             )
 
@@ -69,3 +61,61 @@ def project_to_heads(inputs, kernel, num_heads, memory=None, training=False):
     if memory is not None:
         arguments.append(memory)
     return differentiable(*arguments) if training else forward(*arguments)
+
+
+def project_from_heads(inputs, kernel, training=False):
+    """Projects what all heads give to hidden states.
+
+    Args:
+        inputs: [N, B, T, H].
+        kernel: [N, H, D] of the same dtype.
+        training: whether to be differentiated.
+
+    Returns:
+        [B, T, D].
+    """
+
+    def forward(inputs, kernel):
+        return _from_heads(_heads_last(inputs), kernel)
+
+    @ops.custom_gradient
+    def differentiable(inputs, kernel):
+        def gradient(upstream):
+            again = computed_again(kernel, later=upstream)
+            return (
+                _heads_first(_to_heads(upstream, again)),
+                _kernel_gradient(_heads_last(inputs), upstream),
+            )
+
+        return forward(inputs, kernel), gradient
+
+    return (differentiable if training else forward)(inputs, kernel)
+
+
+def _to_heads(hidden, kernel):
+    # [..., T, D] -> [..., T, N, H]
+    return tensordot(hidden, kernel, ((len(hidden.shape) - 1,), (2,)))
+
+
+def _from_heads(heads, kernel):
+    # [..., T, N, H] -> [..., T, D]
+    rank = len(heads.shape)
+    return tensordot(heads, kernel, ((rank - 2, rank - 1), (0, 1)))
+
+
+def _kernel_gradient(heads, hidden):
+    # [..., T, N, H], [..., T, D] -> [N, H, D]
+    lanes = tuple(range(len(hidden.shape) - 1))
+    return tensordot(heads, hidden, (lanes, lanes))
+
+
+def _heads_first(heads):
+    # [..., T, N, H] -> [N, ..., T, H], so that scores need no transposition.
+    *lanes, head, entry = range(len(heads.shape))
+    return ops.transpose(heads, (head, *lanes, entry))
+
+
+def _heads_last(heads):
+    # [N, ..., T, H] -> [..., T, N, H]
+    *lanes, entry = range(1, len(heads.shape))
+    return ops.transpose(heads, (*lanes, 0, entry))

@@ -9,7 +9,10 @@ from official_lrm.layers.attention_blocks import (
     split_keys,
     split_queries,
 )
-from official_lrm.layers.project_to_heads import project_to_heads
+from official_lrm.layers.project_to_heads import (
+    project_from_heads,
+    project_to_heads,
+)
 
 
 @keras.saving.register_keras_serializable("official_lrm")
@@ -52,12 +55,13 @@ class RelativeMultiHeadAttention(keras.layers.Layer):
         self.initializer_stddev = initializer_stddev
 
     def build(self, inputs_shape):
-        """Creates the five kernels from the hidden size of the inputs."""
+        """Creates the five kernels, [N, H, D] each, from the inputs' D."""
         hidden_size = inputs_shape[-1]
-        # Heads in one axis: on TPUs [D, N, H] would be copied for each product.
-        width = self.num_heads * self.head_size
+        # All of one shape, in which they are read in both directions: with D in
+        # front XLA for TPUs copied the four that project to heads.
+        shape = (self.num_heads, self.head_size, hidden_size)
 
-        def kernel(name, shape):
+        def kernel(name):
             return self.add_weight(
                 name=f"{name}_kernel",
                 shape=shape,
@@ -66,11 +70,11 @@ class RelativeMultiHeadAttention(keras.layers.Layer):
                 ),
             )
 
-        self.query_kernel = kernel("query", (hidden_size, width))
-        self.key_kernel = kernel("key", (hidden_size, width))
-        self.value_kernel = kernel("value", (hidden_size, width))
-        self.position_kernel = kernel("position", (hidden_size, width))
-        self.output_kernel = kernel("output", (width, hidden_size))
+        self.query_kernel = kernel("query")
+        self.key_kernel = kernel("key")
+        self.value_kernel = kernel("value")
+        self.position_kernel = kernel("position")
+        self.output_kernel = kernel("output")
         self.built = True
 
     def call(
@@ -110,7 +114,7 @@ class RelativeMultiHeadAttention(keras.layers.Layer):
         Returns:
             [B, T, D].
         """
-        batch_size, num_queries, hidden_size = ops.shape(inputs)
+        batch_size, num_queries, _ = ops.shape(inputs)
         if keys_values is None:
             keys_values = self.keys_values(inputs, memory, training)
         key, value = keys_values
@@ -149,12 +153,9 @@ class RelativeMultiHeadAttention(keras.layers.Layer):
         )
         if in_blocks:
             outputs = join_queries(outputs, batch_size, num_queries)
-        outputs = ops.reshape(
-            ops.transpose(outputs, (1, 2, 0, 3)),
-            (batch_size * num_queries, self.num_heads * self.head_size),
+        return project_from_heads(
+            outputs, self._narrow(self.output_kernel), training
         )
-        outputs = ops.matmul(outputs, self.output_kernel)
-        return ops.reshape(outputs, (batch_size, num_queries, hidden_size))
 
     def keys_values(self, inputs, memory=None, training=False):
         """Keys and values of some positions, biases not added.
@@ -185,10 +186,10 @@ class RelativeMultiHeadAttention(keras.layers.Layer):
         return self._project(positions, self.position_kernel)
 
     def _project(self, inputs, kernel, memory=None, training=False):
-        kernel = ops.cast(kernel, self.compute_dtype)
-        return project_to_heads(
-            inputs, kernel, self.num_heads, memory, training
-        )
+        return project_to_heads(inputs, self._narrow(kernel), memory, training)
+
+    def _narrow(self, kernel):
+        return ops.cast(kernel, self.compute_dtype)
 
     def get_config(self):
         """Returns the constructor's arguments."""

@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from official_lrm.kernels import empty_rows, set_rows, take_rows
+from official_lrm.kernels import empty_rows, set_rows, take_rows, tensordot
 from official_lrm.layers.sinusoidal_positions import sinusoidal_positions
 from official_lrm.layers.statistics_dtype import statistics_dtype
 from official_lrm.memory.memory_format import memory_name
@@ -158,13 +158,13 @@ class RingDecoder:
     def _attend(self, layer, hidden, state, slots):
         # [B, D] -> [B, D], and the rings that it was written to.
         weights, memory_format = self._weights[layer], self._format
-        query = weights.heads(ops.matmul(hidden, weights.query))
+        query = _to_heads(hidden, weights.query)
         rows = {"memory": hidden}
         # What is not kept is not rounded.
         if slots is not None and memory_format.content == "hidden":
             rows = self._rounded(rows)
         for part, kernel in (("key", weights.key), ("value", weights.value)):
-            rows[part] = weights.heads(ops.matmul(rows["memory"], kernel))
+            rows[part] = _to_heads(rows["memory"], kernel)
         if memory_format.content != "hidden":
             del rows["memory"]
             if slots is not None:
@@ -308,20 +308,21 @@ class _Weights:
         def cast(kernel):
             return ops.cast(kernel, dtype)
 
-        self.query = cast(attention.query_kernel)  # [D, N * H]
+        # [N, H, D] each.
+        self.query = cast(attention.query_kernel)
         self.key = cast(attention.key_kernel)
         self.value = cast(attention.value_kernel)
-        self.position = ops.reshape(
-            ops.transpose(cast(attention.position_kernel)),
-            (self.num_heads, self.head_size, -1),
-        )  # [N, H, D]
-        self.output = cast(attention.output_kernel)  # [N * H, D]
+        self.position = cast(attention.position_kernel)
+        self.output = ops.reshape(
+            cast(attention.output_kernel), (-1, block.hidden_size)
+        )  # [N * H, D]
         self.inner, self.b_in = cast(block.inner.kernel), cast(block.inner.bias)
         self.outer, self.b_out = (
             cast(block.outer.kernel),
             cast(block.outer.bias),
         )
 
-    def heads(self, rows):
-        """[B, N * H] -> [B, N, H]"""
-        return ops.reshape(rows, (-1, self.num_heads, self.head_size))
+
+def _to_heads(rows, kernel):
+    # [B, D], [N, H, D] -> [B, N, H]
+    return tensordot(rows, kernel, ((1,), (2,)))

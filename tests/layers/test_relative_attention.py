@@ -41,12 +41,10 @@ def naive_attention(
     layer, inputs, memory, positions, content_bias, position_bias, mask
 ):
     """One number at a time."""
-    heads = (layer.num_heads, layer.head_size)
     *kernels, w_o = (
         np.array(getattr(layer, f"{name}_kernel")) for name in KERNELS
-    )
-    w_q, w_k, w_v, w_r = (kernel.reshape(-1, *heads) for kernel in kernels)
-    w_o = w_o.reshape(*heads, -1)
+    )  # [N, H, D] each.
+    w_q, w_k, w_v, w_r = (np.moveaxis(kernel, -1, 0) for kernel in kernels)
     context = inputs
     if memory is not None:
         context = np.concatenate([memory, inputs], axis=1)
@@ -123,13 +121,8 @@ class TestAttention:
 
     def test_parameters_do_not_depend_on_the_memory(self):
         layer = built_layer(np.random.default_rng(2))
-        assert {k: getattr(layer, f"{k}_kernel").shape for k in KERNELS} == {
-            "query": (D, N * H),
-            "key": (D, N * H),
-            "value": (D, N * H),
-            "position": (D, N * H),
-            "output": (N * H, D),
-        }
+        for name in KERNELS:
+            assert getattr(layer, f"{name}_kernel").shape == (N, H, D)
         assert layer.count_params() == 5 * D * N * H
 
     def test_huge_scores_do_not_overflow_in_half_precision(self):

@@ -224,8 +224,8 @@ class TestPrecision:
     ):
         tokens, targets = make_tokens(2, 7), make_tokens(2, 7, seed=5)
         model, half = (
-            make_model(**ADAPTIVE),
-            make_model(**ADAPTIVE, dtype=policy),
+            make_model(weights_seed=3, **ADAPTIVE),
+            make_model(weights_seed=3, **ADAPTIVE, dtype=policy),
         )
         assert {weight.dtype for weight in half.weights} == {"float32"}
         expected, _ = model.score(tokens, targets)

@@ -1,0 +1,76 @@
+"""tensordot is ops.tensordot, and copies next to nothing."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import ops
+
+from official_lrm.kernels import tensordot
+
+# Axes that are summed over last or first, one or two of them.
+SMALL = (3, 2, 5)
+CASES = [
+    ((7, 11, 5), SMALL, ((2,), (2,))),
+    ((2, 3, 5), (7, 11, 5), ((2,), (2,))),
+    ((2, 3, 7, 11), (7, 11, 5), ((2, 3), (0, 1))),
+    ((2, 3, 7, 11), (2, 3, 5), ((0, 1), (0, 1))),
+    ((5, 2), (3, 7, 5), ((0,), (2,))),
+]
+
+
+def random_tensors(*shapes, dtype="float64"):
+    rng = np.random.default_rng(5)
+    return [tf.cast(rng.normal(size=shape), dtype) for shape in shapes]
+
+
+@pytest.mark.parametrize(("first", "second", "axes"), CASES)
+@pytest.mark.parametrize("is_for_tpus", [False, True])
+def test_it_is_the_twin(request, first, second, axes, is_for_tpus):
+    tensors = random_tensors(first, second)
+    expected = ops.tensordot(*tensors, axes)
+    if is_for_tpus:
+        request.getfixturevalue("for_tpus")
+    product = tensordot(*tensors, axes)
+    assert product.shape == expected.shape
+    np.testing.assert_allclose(product, expected, atol=1e-12)
+
+
+@pytest.mark.parametrize(("first", "second", "axes"), CASES)
+def test_with_sizes_that_are_not_known(first, second, axes):
+    tensors = random_tensors(first, second)
+    signature = [
+        tf.TensorSpec([None] * len(tensor.shape), tensor.dtype)
+        for tensor in tensors
+    ]
+
+    @tf.function(input_signature=signature)
+    def product(first, second):
+        return tensordot(first, second, axes)
+
+    np.testing.assert_allclose(
+        product(*tensors), ops.tensordot(*tensors, axes), atol=1e-12
+    )
+
+
+@pytest.mark.parametrize(("first", "second", "axes"), CASES)
+def test_what_is_transposed(first, second, axes):
+    @tf.function
+    def product(first, second):
+        return tensordot(first, second, axes)
+
+    tensors = random_tensors(first, second, dtype="float32")
+    graph = product.get_concrete_function(*tensors).graph
+    kinds = [operation.type for operation in graph.get_operations()]
+    assert "MatMul" in kinds
+    # The smaller one on the right at the most.
+    is_small = second == SMALL
+    assert kinds.count("Transpose") == (1 if is_small else 0)
+
+
+@pytest.mark.parametrize(
+    "axes", [((1,), (2,)), ((1, 0), (0, 1)), ((0, 2), (0, 2))]
+)
+def test_axes_within_are_refused(axes):
+    tensors = random_tensors((2, 3, 5), (2, 3, 5))
+    with pytest.raises(ValueError, match="the first or the last of 3; got"):
+        tensordot(*tensors, axes)
