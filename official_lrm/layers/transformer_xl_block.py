@@ -135,13 +135,12 @@ class TransformerXLBlock(keras.layers.Layer):
             keys_values=keys_values,
             relative=relative,
         )
-        norm, dense = self.attention_norm, self.inner
+        norm = self.attention_norm
         attended, inner = norm_dense(
             inputs + drop(attended, 1),
             norm.gamma,
             norm.beta,
-            ops.cast(dense.kernel, self.compute_dtype),
-            ops.cast(dense.bias, self.compute_dtype),
+            *self._narrow(self.inner),
             self.layer_norm_epsilon,
             training=training,
         )
@@ -149,8 +148,17 @@ class TransformerXLBlock(keras.layers.Layer):
             inner = relu_dropout(inner, self.dropout, seed, first_site + 2)
         else:
             inner = ops.relu(inner)
-        outputs = self.outer(inner)
+        # Not self.outer(inner): the gradient of its bias is added up in the
+        # compute dtype on CPUs, 30 times as far off for 1,024 bfloat16 rows.
+        kernel, bias = self._narrow(self.outer)
+        outputs = ops.matmul(inner, kernel) + bias
         return self.feed_forward_norm(attended + drop(outputs, 3))
+
+    def _narrow(self, dense):
+        return (
+            ops.cast(weight, self.compute_dtype)
+            for weight in (dense.kernel, dense.bias)
+        )
 
     def get_config(self):
         """Returns the constructor's arguments."""

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from official_lrm.layers import TransformerXLBlock, attention_mask
 
@@ -9,8 +10,8 @@ B, T, M, N, H, D, F = 2, 3, 5, 7, 4, 11, 13
 SEED = np.array([3, 5], "int32")
 
 
-def make(**kwargs):
-    block = TransformerXLBlock(D, N, H, F, dtype="float64", **kwargs)
+def make(dtype="float64", **kwargs):
+    block = TransformerXLBlock(D, N, H, F, dtype=dtype, **kwargs)
     block.build()
     rng = np.random.default_rng(2)
     for weight in block.weights:
@@ -61,6 +62,33 @@ def test_parameters_are_counted_by_the_formula():
     h = N * H
     expected = 3 * D * h + D * h + h * D + 4 * D + 2 * D * F + F + D
     assert make().count_params() == expected
+
+
+def test_a_bias_loses_nothing_of_its_gradient_in_bfloat16():
+    # Given a block in two precisions, and 1,024 positions,
+    rng = np.random.default_rng(5)
+    tensors = {
+        "inputs": rng.normal(size=(8, 128, D)),
+        "positions": rng.normal(size=(128, D)),
+        "content_bias": rng.normal(size=(N, H)),
+        "position_bias": rng.normal(size=(N, H)),
+    }
+    mask = np.tril(np.ones([1, 128, 128], "bool"))
+    loss_weights = rng.normal(size=(8, 128, D))
+
+    def gradient(policy):
+        block = make(dtype=policy)
+        cast = {k: tf.cast(v, block.compute_dtype) for k, v in tensors.items()}
+        with tf.GradientTape() as tape:
+            outputs = block(**cast, memory=None, mask=mask, training=True)
+            loss = tf.reduce_sum(tf.cast(outputs, "float64") * loss_weights)
+        return np.array(tape.gradient(loss, block.outer.bias.value), "float64")
+
+    # when the gradient of the last bias is taken, a sum over all of them,
+    expected, narrow = gradient("float64"), gradient("mixed_bfloat16")
+    # then what was rounded is its terms, and not the sums on the way.
+    error = np.linalg.norm(narrow - expected) / np.linalg.norm(expected)
+    assert error < 0.01
 
 
 @pytest.mark.parametrize("rates", [(0.5, 0.0), (0.0, 0.5)])
