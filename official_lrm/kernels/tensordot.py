@@ -1,6 +1,7 @@
 """Products over axes that stay what they are."""
 
 import math
+import string
 
 import keras
 from keras import ops
@@ -27,10 +28,17 @@ def tensordot(first, second, axes):
 
     Returns:
         A tensor of the other axes of `first`, then those of `second`.
+
+    Raises:
+        ValueError: on TensorFlow's own runtime, for axes in the middle.
     """
-    if compiled_for_tpus() or keras.backend.backend() != "tensorflow":
+    if keras.backend.backend() != "tensorflow":
         return ops.tensordot(first, second, axes)
     import tensorflow as tf
+
+    if compiled_for_tpus():
+        # Unlike ops.tensordot and ops.einsum it joins no axes.
+        return tf.einsum(_equation(first, second, axes), first, second)
 
     first, first_leads, first_shape = _matrix(first, axes[0])
     second, second_leads, second_shape = _matrix(second, axes[1], first)
@@ -41,6 +49,16 @@ def tensordot(first, second, axes):
         transpose_b=not second_leads,
     )
     return ops.reshape(product, (*first_shape, *second_shape))
+
+
+def _equation(first, second, axes):
+    rank = len(first.shape)
+    names = string.ascii_letters[: rank + len(second.shape)]
+    left, right = list(names[:rank]), list(names[rank:])
+    for axis, other in zip(*axes, strict=True):
+        right[other] = left[axis]
+    others = [name for name in left + right if (left + right).count(name) == 1]
+    return f"{''.join(left)},{''.join(right)}->{''.join(others)}"
 
 
 def _matrix(tensor, axes, left=None):

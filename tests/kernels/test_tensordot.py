@@ -1,5 +1,7 @@
 """tensordot is ops.tensordot, and copies next to nothing."""
 
+import re
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -65,6 +67,20 @@ def test_what_is_transposed(first, second, axes):
     # The smaller one on the right at the most.
     is_small = second == SMALL
     assert kinds.count("Transpose") == (1 if is_small else 0)
+
+
+@pytest.mark.parametrize(("first", "second", "axes"), CASES)
+def test_xla_gets_the_axes_as_they_are(for_tpus, first, second, axes):
+    @tf.function(jit_compile=True)
+    def product(first, second):
+        return tensordot(first, second, axes)
+
+    tensors = random_tensors(first, second, dtype="float32")
+    program = product.experimental_get_compiler_ir(*tensors)("hlo")
+    (operands,) = re.findall(r" dot\((.*?)\),", program)
+    assert re.findall(r"f32\[(.*?)\]", operands) == [
+        ",".join(map(str, shape)) for shape in (first, second)
+    ]
 
 
 @pytest.mark.parametrize(
