@@ -1,6 +1,5 @@
 """Tools as subprocesses and in the process, and one trained run of them."""
 
-import functools
 import importlib.util
 import os
 import pathlib
@@ -69,6 +68,14 @@ def overrides(**changes):
     )
 
 
+# Where tests run in the background, a shell has SIGINT ignored, and so would
+# the tools; what is handled here is at its default there. `preexec_fn` would
+# do as well, but makes subprocess call fork(), whose handlers abort the child
+# when gRPC's threads are busy; without it, it calls vfork().
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def start(tool, *arguments):
     """Starts a tool in a process of its own."""
     path = os.pathsep.join(
@@ -80,10 +87,6 @@ def start(tool, *arguments):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env={**os.environ, "PYTHONPATH": path},
-        # Where the tests run in the background, a shell has it ignored.
-        preexec_fn=functools.partial(
-            signal.signal, signal.SIGINT, signal.SIG_DFL
-        ),
         text=True,
         encoding="utf-8",
     )
