@@ -3,8 +3,10 @@
 from official_lrm.kernels.computed_again import computed_again
 from official_lrm.kernels.dropout_mask import dropout_mask
 from official_lrm.kernels.hide import hide
+from official_lrm.kernels.product_per_head import product_per_head
 from official_lrm.kernels.relu_gradient import relu_gradient
 from official_lrm.kernels.row_buffer import empty_rows, set_rows, take_rows
+from official_lrm.kernels.softmax_precision import softmax_of_bfloat16_is_wide
 from official_lrm.kernels.tensordot import tensordot
 
 __all__ = [
@@ -12,8 +14,10 @@ __all__ = [
     "dropout_mask",
     "empty_rows",
     "hide",
+    "product_per_head",
     "relu_gradient",
     "set_rows",
+    "softmax_of_bfloat16_is_wide",
     "take_rows",
     "tensordot",
 ]

@@ -16,7 +16,7 @@ def hide(scores, visible):
     fifth of a selection's time on CPUs; softmax is the same to the last bit.
 
     Args:
-        scores: [..., Q, K], float32 or float64.
+        scores: [..., Q, K], float, but for float16, which ends before -1e30.
         visible: [Q, K] bool.
 
     Returns:

@@ -17,8 +17,7 @@ def tensordot(first, second, axes):
 
     TensorFlow's own runtime multiplies matrices alone, and `ops.tensordot`
     transposes there what does not end or begin with the axes that are summed
-    over. Here the product reads such a matrix the other way round, unless it is
-    the smaller one on the right.
+    over. Here the product reads such a matrix the other way round.
 
     Args:
         first: a tensor.
@@ -41,7 +40,7 @@ def tensordot(first, second, axes):
         return tf.einsum(_equation(first, second, axes), first, second)
 
     first, first_leads, first_shape = _matrix(first, axes[0])
-    second, second_leads, second_shape = _matrix(second, axes[1], first)
+    second, second_leads, second_shape = _matrix(second, axes[1])
     product = tf.matmul(
         first,
         second,
@@ -61,7 +60,7 @@ def _equation(first, second, axes):
     return f"{''.join(left)},{''.join(right)}->{''.join(others)}"
 
 
-def _matrix(tensor, axes, left=None):
+def _matrix(tensor, axes):
     # The matrix, whether the axes to sum over are its rows, and the shape of
     # the others.
     shape, axes = ops.shape(tensor), tuple(axes)
@@ -74,14 +73,4 @@ def _matrix(tensor, axes, left=None):
             f"axes must be the first or the last of {rank}; got {axes}."
         )
     others, summed = shape[: rank - count], shape[-count:]
-    if left is not None and _is_smaller(tensor, left):
-        tensor = ops.transpose(tensor, (*axes, *range(rank - count)))
-        return ops.reshape(tensor, (-1, math.prod(others))), True, others
     return ops.reshape(tensor, (-1, math.prod(summed))), False, others
-
-
-def _is_smaller(tensor, left):
-    # Then a copy takes less than the tenth of the product's time that reading
-    # the right matrix the other way round takes.
-    sizes = tensor.shape.num_elements(), left.shape.num_elements()
-    return None not in sizes and sizes[0] < sizes[1]

@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from official_lrm.kernels import hide
+from official_lrm.kernels import hide, softmax_of_bfloat16_is_wide
 from official_lrm.layers.relative_shift import relative_shift, relative_unshift
 from official_lrm.layers.stateless_dropout import stateless_dropout
 from official_lrm.layers.statistics_dtype import statistics_dtype
@@ -79,7 +79,7 @@ def attend(
         scores = ops.reshape(scores, flat) + ops.reshape(by_distance, flat)
         visible = ops.broadcast_to(mask, (batch_size, num_queries, num_keys))
         visible = ops.reshape(visible, (rows, num_keys))
-        probabilities = ops.cast(_masked_softmax(scores, visible), dtype)
+        probabilities = _masked_softmax(scores, visible, training)
         probabilities = ops.reshape(
             probabilities, (num_heads, batch_size, num_queries, num_keys)
         )
@@ -127,11 +127,15 @@ def attend(
     return differentiable(*arguments) if training else forward(*arguments)[1]
 
 
-def _masked_softmax(scores, visible):
-    scores = _wide(scores)
+def _masked_softmax(scores, visible, training):
+    # A trained step stays on this machine; the softmax of what is exported
+    # must be wide on others.
+    dtype = keras.backend.standardize_dtype(scores.dtype)
+    if not (training and dtype == "bfloat16" and softmax_of_bfloat16_is_wide()):
+        scores = _wide(scores)
     if scores.shape[-1] == 1:  # ops.softmax would warn.
-        return ops.ones_like(scores)
-    return ops.softmax(hide(scores, visible))
+        return ops.cast(ops.ones_like(scores), dtype)
+    return ops.cast(ops.softmax(hide(scores, visible)), dtype)
 
 
 def _wide(x):

@@ -2,7 +2,11 @@
 
 from keras import ops
 
-from official_lrm.kernels import computed_again, tensordot
+from official_lrm.kernels import (
+    computed_again,
+    product_per_head,
+    tensordot,
+)
 
 # Kernels are [N, H, D], for either direction. For the backward pass nothing is
 # held but them and the inputs: their cast to the compute dtype is made again.
@@ -32,8 +36,7 @@ def project_to_heads(inputs, kernel, memory=None, training=False):
         return ops.concatenate([*memory, inputs], axis=-2)
 
     def forward(kernel, *inputs_memory):
-        context = context_of(*inputs_memory)
-        return _heads_first(_to_heads(context, kernel))
+        return product_per_head(context_of(*inputs_memory), kernel)
 
     # Within, not around: AutoGraph would take the decorator off.
     @ops.custom_gradient
@@ -83,18 +86,13 @@ def project_from_heads(inputs, kernel, training=False):
         def gradient(upstream):
             again = computed_again(kernel, later=upstream)
             return (
-                _heads_first(_to_heads(upstream, again)),
+                product_per_head(upstream, again),
                 _kernel_gradient(_heads_last(inputs), upstream),
             )
 
         return forward(inputs, kernel), gradient
 
     return (differentiable if training else forward)(inputs, kernel)
-
-
-def _to_heads(hidden, kernel):
-    # [..., T, D] -> [..., T, N, H]
-    return tensordot(hidden, kernel, ((len(hidden.shape) - 1,), (2,)))
 
 
 def _from_heads(heads, kernel):
@@ -107,12 +105,6 @@ def _kernel_gradient(heads, hidden):
     # [..., T, N, H], [..., T, D] -> [N, H, D]
     lanes = tuple(range(len(hidden.shape) - 1))
     return tensordot(heads, hidden, (lanes, lanes))
-
-
-def _heads_first(heads):
-    # [..., T, N, H] -> [N, ..., T, H], so that scores need no transposition.
-    *lanes, head, entry = range(len(heads.shape))
-    return ops.transpose(heads, (head, *lanes, entry))
 
 
 def _heads_last(heads):

@@ -1,4 +1,4 @@
-"""tensordot is ops.tensordot, and copies next to nothing."""
+"""tensordot is ops.tensordot, and copies nothing."""
 
 import re
 
@@ -10,9 +10,8 @@ from keras import ops
 from official_lrm.kernels import tensordot
 
 # Axes that are summed over last or first, one or two of them.
-SMALL = (3, 2, 5)
 CASES = [
-    ((7, 11, 5), SMALL, ((2,), (2,))),
+    ((7, 11, 5), (3, 2, 5), ((2,), (2,))),
     ((2, 3, 5), (7, 11, 5), ((2,), (2,))),
     ((2, 3, 7, 11), (7, 11, 5), ((2, 3), (0, 1))),
     ((2, 3, 7, 11), (2, 3, 5), ((0, 1), (0, 1))),
@@ -55,7 +54,7 @@ def test_with_sizes_that_are_not_known(first, second, axes):
 
 
 @pytest.mark.parametrize(("first", "second", "axes"), CASES)
-def test_what_is_transposed(first, second, axes):
+def test_nothing_is_transposed(first, second, axes):
     @tf.function
     def product(first, second):
         return tensordot(first, second, axes)
@@ -64,9 +63,7 @@ def test_what_is_transposed(first, second, axes):
     graph = product.get_concrete_function(*tensors).graph
     kinds = [operation.type for operation in graph.get_operations()]
     assert "MatMul" in kinds
-    # The smaller one on the right at the most.
-    is_small = second == SMALL
-    assert kinds.count("Transpose") == (1 if is_small else 0)
+    assert "Transpose" not in kinds
 
 
 @pytest.mark.parametrize(("first", "second", "axes"), CASES)

@@ -137,16 +137,20 @@ class TestAttention:
         assert np.all(np.isfinite(outputs))
 
     @pytest.mark.parametrize(
-        ("policy", "expected"),
+        ("policy", "training", "is_wide", "expected"),
         [
-            ("mixed_float16", "float32"),
-            ("mixed_bfloat16", "float32"),
-            ("float32", "float32"),
-            ("float64", "float64"),
+            ("mixed_float16", False, True, "float32"),
+            ("mixed_float16", True, True, "float32"),
+            ("mixed_bfloat16", False, True, "float32"),
+            ("mixed_bfloat16", True, False, "float32"),
+            # The operation's own arithmetic is of float32 then.
+            ("mixed_bfloat16", True, True, "bfloat16"),
+            ("float32", True, True, "float32"),
+            ("float64", True, True, "float64"),
         ],
     )
     def test_softmax_is_never_in_half_precision(
-        self, monkeypatch, policy, expected
+        self, monkeypatch, policy, training, is_wide, expected
     ):
         rng = np.random.default_rng(7)
         layer = built_layer(rng, dtype=policy)
@@ -160,9 +164,40 @@ class TestAttention:
             dtypes.append(keras.backend.standardize_dtype(scores.dtype))
             return softmax(scores)
 
-        monkeypatch.setattr("official_lrm.layers.attend.ops.softmax", record)
-        layer(**inputs, mask=np.ones([1, T, T + M], "bool"))
+        attend = "official_lrm.layers.attend"
+        monkeypatch.setattr(f"{attend}.ops.softmax", record)
+        monkeypatch.setattr(
+            f"{attend}.softmax_of_bfloat16_is_wide", lambda: is_wide
+        )
+        mask = np.ones([1, T, T + M], "bool")
+        layer(**inputs, mask=mask, training=training)
         assert dtypes == [expected]
+
+    @pytest.mark.parametrize("in_graph", [False, True])
+    def test_training_has_the_softmax_of_float32(self, monkeypatch, in_graph):
+        # Given scores of bfloat16 and a causal mask,
+        rng = np.random.default_rng(7)
+        layer = built_layer(rng, dtype="mixed_bfloat16")
+        inputs = {
+            name: keras.ops.cast(value, "bfloat16")
+            for name, value in arguments(rng, span=128).items()
+        }
+        mask = np.tril(np.ones([1, T, T + 128], "bool"), k=128)
+
+        def train():
+            def attend():
+                return layer(**inputs, mask=mask, training=True)
+
+            return (tf.function(attend) if in_graph else attend)()
+
+        # when softmax takes them as they are, if that is wide here,
+        outputs = train()
+        # then it is the one of float32 to the last bit.
+        monkeypatch.setattr(
+            "official_lrm.layers.attend.softmax_of_bfloat16_is_wide",
+            lambda: False,
+        )
+        assert np.array_equal(outputs, train())
 
     def test_dropout_is_of_training_only(self):
         rng = np.random.default_rng(11)
