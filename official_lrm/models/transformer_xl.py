@@ -225,21 +225,20 @@ class TransformerXL(keras.Model):
             span_positions, mask, valid = shared[span]
             memory, keys_values, tensors = None, None, {}
             if span:
-                given = {
+                tensors = {
                     name: ops.stop_gradient(ops.cast(memories[name], dtype))
                     for name, (_, dtype) in slots[layer].items()
                 }
-                tensors = {
-                    name: mask_slots(tensor, valid)
-                    for name, tensor in given.items()
-                }
                 # In training the mask alone hides empty slots, in which
-                # nothing but finite numbers can be: a copy with zeros would
-                # be held for the backward pass.
-                hidden_by_mask = training and not attend_to_empty
-                seen = given if hidden_by_mask else tensors
+                # nothing but finite numbers can be: zeros in them would be a
+                # copy of every memory.
+                if not training or attend_to_empty:
+                    tensors = {
+                        name: mask_slots(tensor, valid)
+                        for name, tensor in tensors.items()
+                    }
                 memory, keys_values, tensors = self._remember(
-                    memory_format, layer, hidden, tensors, seen, lengths
+                    memory_format, layer, hidden, tensors, lengths
                 )
             hidden = block(
                 hidden,
@@ -316,9 +315,9 @@ class TransformerXL(keras.Model):
             tables[span] = table[size - keys :]
         return tables
 
-    def _remember(self, memory_format, layer, hidden, tensors, seen, lengths):
-        # What a layer attends to of the memory that it has `seen`, as a hidden
-        # memory or as all keys and values, and `tensors` after the segment.
+    def _remember(self, memory_format, layer, hidden, tensors, lengths):
+        # What a layer attends to of its memory `tensors`, as a hidden memory
+        # or as all keys and values, and these tensors after the segment.
         attention = self.blocks[layer].attention
         if memory_format.content == "hidden":
             parts = {"memory": hidden}
@@ -329,7 +328,7 @@ class TransformerXL(keras.Model):
             name: update_memory(tensor, kept[name], tensor.shape[1], lengths)
             for name, tensor in tensors.items()
         }
-        memory = memory_format.decode(layer, seen)
+        memory = memory_format.decode(layer, tensors)
         if memory_format.content == "hidden" and memory_format.is_lossless:
             return memory["memory"], None, updated
         parts = memory_format.rounded(parts)

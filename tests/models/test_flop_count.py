@@ -25,11 +25,19 @@ ENWIK8 = {
 
 
 def products_of(function):
-    """FLOPs of all matrix products in the graph of function(tokens)."""
+    """FLOPs of the matrix products that function(tokens) needs.
+
+    TensorFlow leaves out what a graph's outputs do not depend on.
+    """
     tokens = tf.TensorSpec((B, T), tf.int32)
     graph = tf.function(function).get_concrete_function(tokens).graph
+    needed, left = set(), [output.op for output in graph.outputs]
+    while left:
+        if (op := left.pop()) not in needed:
+            needed.add(op)
+            left += [tensor.op for tensor in op.inputs] + op.control_inputs
     flops = 0
-    for op in graph.get_operations():
+    for op in needed:
         assert op.type not in ("Einsum", "XlaDotV2", "PartitionedCall")
         if op.type in ("MatMul", "BatchMatMulV2"):
             flag = "transpose_a" if op.type == "MatMul" else "adj_x"
