@@ -3,6 +3,7 @@
 from official_lrm.kernels.computed_again import computed_again
 from official_lrm.kernels.dropout_mask import dropout_mask
 from official_lrm.kernels.hide import hide
+from official_lrm.kernels.product_less import product_less
 from official_lrm.kernels.product_per_head import product_per_head
 from official_lrm.kernels.relu_gradient import relu_gradient
 from official_lrm.kernels.row_buffer import empty_rows, set_rows, take_rows
@@ -14,6 +15,7 @@ __all__ = [
     "dropout_mask",
     "empty_rows",
     "hide",
+    "product_less",
     "product_per_head",
     "relu_gradient",
     "set_rows",

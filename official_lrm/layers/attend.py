@@ -3,7 +3,11 @@
 import keras
 from keras import ops
 
-from official_lrm.kernels import hide, softmax_of_bfloat16_is_wide
+from official_lrm.kernels import (
+    hide,
+    product_less,
+    softmax_of_bfloat16_is_wide,
+)
 from official_lrm.layers.relative_shift import relative_shift, relative_unshift
 from official_lrm.layers.stateless_dropout import stateless_dropout
 from official_lrm.layers.statistics_dtype import statistics_dtype
@@ -96,13 +100,18 @@ def attend(
             d_value = ops.matmul(
                 ops.swapaxes(drop(probabilities), -1, -2), upstream
             )
-            d_scores = drop(ops.matmul(upstream, ops.swapaxes(value, -1, -2)))
             # What softmax subtracts, the sum over keys of probabilities *
             # d_probabilities, is also one over the head's width.
             inner = ops.sum(
                 _wide(upstream) * _wide(outputs), axis=-1, keepdims=True
             )
-            d_scores = probabilities * (d_scores - ops.cast(inner, dtype))
+            inner = ops.cast(inner, dtype)
+            if dropout:
+                d_scores = ops.matmul(upstream, ops.swapaxes(value, -1, -2))
+                d_scores = drop(d_scores) - inner
+            else:
+                d_scores = product_less(upstream, value, inner)
+            d_scores = probabilities * d_scores
             by_distance = ops.reshape(
                 relative_unshift(d_scores), (num_heads, rows, num_keys + 1)
             )
