@@ -102,7 +102,8 @@ def tokenize_split(corpus, split, tokenizer, cache_dir=None) -> TokenizedSplit:
         name = f"{split} split of corpus {corpus.name!r}"
         with _cache_errors(folder), _made_aside(folder) as aside:
             _write(aside, pieces, tokenizer, name)
-        cached = _open(folder)
+            # What is mapped stays, whatever others do to the folder.
+            cached = _open(aside)
     return cached
 
 
@@ -147,7 +148,7 @@ def learn_tokenizer(
         tokenizer = SentencePieceTokenizer.learn(texts, vocab_size)
     with _cache_errors(path):
         os.makedirs(os.path.dirname(path), exist_ok=True)
-        temporary = f"{path}.{os.getpid()}.tmp"
+        temporary = f"{path}.{uuid.uuid4().hex}.tmp"
         with open(temporary, "w") as stream:
             json.dump(tokenizer.get_config(), stream)
         os.replace(temporary, path)
@@ -188,17 +189,28 @@ def _made_aside(folder):
     os.mkdir(aside)
     try:
         yield aside
-        # Another process may have been faster; what is there otherwise is
-        # damaged.
-        if _open(folder) is None:
-            shutil.rmtree(folder, ignore_errors=True)
-            try:
-                os.rename(aside, folder)
-            except OSError:
-                if _open(folder) is None:
-                    raise
+        _give_name(aside, folder)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+
+
+def _give_name(aside, folder):
+    """Renames a folder, unless another process was faster."""
+    while True:
+        try:
+            os.rename(aside, folder)
+            return
+        except OSError:
+            if not os.path.lexists(folder):
+                raise
+        if _open(folder) is not None:
+            return
+        # It is damaged, and goes in one step: nobody takes a whole one, made
+        # in between, for what is left of it.
+        damaged = f"{aside}.damaged"
+        with contextlib.suppress(FileNotFoundError):
+            os.rename(folder, damaged)
+        shutil.rmtree(damaged, ignore_errors=True)
 
 
 def _write(folder, pieces, tokenizer, name):

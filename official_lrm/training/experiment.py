@@ -86,6 +86,7 @@ def run_experiment(params, mode, model_dir, strategy=None):
     keras.config.set_dtype_policy(settings.dtype_policy)
     keras.utils.set_random_seed(settings.seed)
     with contextlib.ExitStack() as stack:
+        stack.enter_context(_lost_workers(workers, model_dir))
         stack.enter_context(strategy.scope())
         task = task_factory.get_task(params.task, logging_dir=model_dir)
         _adopt_tokenizer(task, mode, model_dir)
@@ -163,6 +164,20 @@ def _train(runner, settings, best, workers, model_dir):
         if workers.is_chief:
             print(error)
         return
+    finally:
+        trainer.close_progress()
+    preset = os.path.join(model_dir, PRESET_FOLDER)
+    trained = int(trainer.global_step.numpy()) > step
+    missing = not tf.io.gfile.exists(os.path.join(preset, CONFIG_FILE))
+    if workers.is_chief and (trained or missing):
+        write_preset(trainer.model, trainer.task.tokenizer, preset)
+
+
+@contextlib.contextmanager
+def _lost_workers(workers, model_dir):
+    """Tells of a worker that is gone, in whatever this one does with others."""
+    try:
+        yield
     except (tf.errors.UnavailableError, tf.errors.AbortedError) as error:
         if workers.num_processes == 1:
             raise
@@ -173,13 +188,6 @@ def _train(runner, settings, best, workers, model_dir):
             "another worker was lost; start all of them again to go on from "
             f"the last checkpoint, {last}."
         ) from None
-    finally:
-        trainer.close_progress()
-    preset = os.path.join(model_dir, PRESET_FOLDER)
-    trained = int(trainer.global_step.numpy()) > step
-    missing = not tf.io.gfile.exists(os.path.join(preset, CONFIG_FILE))
-    if workers.is_chief and (trained or missing):
-        write_preset(trainer.model, trainer.task.tokenizer, preset)
 
 
 def _best_preset(params, settings, task, trainer, mode, model_dir, workers):

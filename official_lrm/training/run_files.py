@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+import uuid
 
 import tensorflow as tf
 
@@ -56,5 +57,6 @@ def write_preset(model, tokenizer, folder):
 
 
 def _temporary(path):
-    # Training and evaluation beside it may write at once.
-    return f"{path}.{os.getpid()}.tmp"
+    # Training and evaluation beside it may write at once, in containers too,
+    # where processes have the same number.
+    return f"{path}.{uuid.uuid4().hex}.tmp"

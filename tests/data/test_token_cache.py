@@ -1,8 +1,10 @@
 """Tests of splits as token ids on disk."""
 
+import functools
 import json
 import logging
 import os
+import shutil
 import threading
 
 import numpy as np
@@ -158,6 +160,56 @@ class TestTokenizeSplit:
         expected = corpus.text("train")
         assert [bytes(cut.tokens) == expected for cut in results] == [True] * 5
         assert len(folders(tmp_path)) == 1
+
+    @pytest.mark.parametrize("damaged", [False, True])
+    def test_a_faster_process_keeps_what_it_made(
+        self, counted, tmp_path, monkeypatch, damaged
+    ):
+        def tokenize():
+            return tokenize_split(
+                counted[0], "train", ByteTokenizer(), tmp_path
+            )
+
+        if damaged:
+            tokenize()
+            (name,) = folders(tmp_path)
+            (tmp_path / name / "about.json").unlink()
+        calls = {"rename": os.rename, "rmtree": shutil.rmtree}
+        other = []
+
+        def after_the_other(call, *arguments, **options):
+            monkeypatch.undo()
+            other.append(tokenize())
+            (name,) = (n for n in folders(tmp_path) if not n.startswith("."))
+            other.append((tmp_path / name).stat().st_ino)
+            return call(*arguments, **options)
+
+        for module, name in ((os, "rename"), (shutil, "rmtree")):
+            monkeypatch.setattr(
+                module,
+                name,
+                functools.partial(after_the_other, calls[name]),
+            )
+        cut = tokenize()
+        cut_of_other, inode = other
+        for tokens in (cut.tokens, cut_of_other.tokens):
+            assert bytes(tokens) == b"one\ntwo\nthree\n"
+        (name,) = folders(tmp_path)
+        assert (tmp_path / name).stat().st_ino == inode
+
+    def test_it_may_be_deleted_once_it_is_there(
+        self, counted, tmp_path, monkeypatch
+    ):
+        rename = os.rename
+
+        def rename_and_delete(source, target):
+            rename(source, target)
+            shutil.rmtree(target)
+
+        monkeypatch.setattr(os, "rename", rename_and_delete)
+        cut = tokenize_split(counted[0], "train", ByteTokenizer(), tmp_path)
+        assert bytes(cut.tokens) == b"one\ntwo\nthree\n"
+        assert folders(tmp_path) == []
 
     def test_a_folder_that_cannot_be_made_is_an_os_error(
         self, corpus, tmp_path

@@ -8,9 +8,11 @@ import time
 import pytest
 
 from official_lrm.training.checkpoint_files import checkpoint_steps
+from official_lrm.training.run_lock import run_lock
 from tools.run_comparison import compare_runs
 
 TRAIN = "tools/train.py"
+LOST = "another worker was lost; start all of them again to go on from the last"
 
 
 @pytest.fixture
@@ -51,6 +53,13 @@ def wait_for_step(model_dir, step, processes, finish_tool):
         time.sleep(0.05)
 
 
+def assert_finished(results):
+    # Text is shown whole, whatever else is abridged.
+    assert [result.status for result in results] == [0, 0], "".join(
+        result.stderr for result in results
+    )
+
+
 @pytest.mark.slow
 def test_a_lost_worker_loses_nothing(start_workers, finish_tool, tmp_path):
     """Given two workers of which one is killed in the middle, when both are
@@ -61,7 +70,7 @@ def test_a_lost_worker_loses_nothing(start_workers, finish_tool, tmp_path):
         finish_tool(process)
         for process in start_workers(alone, trainer__train_steps=20)
     ]
-    assert [result.status for result in results] == [0, 0], results
+    assert_finished(results)
 
     processes = start_workers(
         killed, trainer__train_steps=20, trainer__max_to_keep=9
@@ -70,15 +79,12 @@ def test_a_lost_worker_loses_nothing(start_workers, finish_tool, tmp_path):
     processes[1].kill()
     chief, _ = [finish_tool(process) for process in processes]
     assert chief.status == 1
-    assert (
-        "another worker was lost; start all of them again"
-        in (chief.stderr.splitlines()[-1])
-    )
+    assert LOST in chief.stderr.splitlines()[-1]
     results = [
         finish_tool(process)
         for process in start_workers(killed, trainer__train_steps=20)
     ]
-    assert [result.status for result in results] == [0, 0], results
+    assert_finished(results)
 
     line = compare_runs(str(alone), str(killed), 20)
     print(line)
@@ -96,9 +102,22 @@ def test_sigterm_to_one_worker_stops_all_at_one_step(
     wait_for_step(tmp_path, 2, processes, finish_tool)
     processes[1].send_signal(signal.SIGTERM)
     results = [finish_tool(process) for process in processes]
-    assert [result.status for result in results] == [0, 0], results
+    assert_finished(results)
     step = checkpoint_steps(str(tmp_path))[-1]
     assert f"stopped at step {step:,}, which is saved" in results[0].stdout
     for host in range(2):
         name = f"ckpt-{step}.memories-{host:05d}-of-00002.index"
         assert (tmp_path / name).exists()
+
+
+@pytest.mark.slow
+def test_a_worker_tells_of_one_that_was_refused(
+    start_workers, finish_tool, tmp_path
+):
+    with run_lock(str(tmp_path)):
+        chief, other = [
+            finish_tool(process) for process in start_workers(tmp_path)
+        ]
+    assert [chief.status, other.status] == [1, 1]
+    assert "is being trained by" in chief.stderr.splitlines()[-1]
+    assert f"{LOST} checkpoint, none." in other.stderr.splitlines()[-1]
