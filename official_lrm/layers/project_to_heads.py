@@ -50,7 +50,7 @@ def project_to_heads(inputs, kernel, memory=None, training=False):
                 newest, computed_again(kernel, later=upstream)
             )
             context = context_of(
-                computed_again(inputs, later=d_inputs), *memory
+                computed_again(inputs, later=d_inputs, cheap=True), *memory
             )
             return (
                 _kernel_gradient(upstream, context),

@@ -4,6 +4,7 @@ from official_lrm.memory.memory_format import MemoryFormat, memory_name
 from official_lrm.memory.spans import MemorySpans
 from official_lrm.memory.state import (
     MemorySpec,
+    append_segment,
     initial_memories,
     memory_specs,
     narrow_memories,
@@ -16,6 +17,7 @@ __all__ = [
     "MemoryFormat",
     "MemorySpans",
     "MemorySpec",
+    "append_segment",
     "initial_memories",
     "memory_name",
     "memory_specs",

@@ -189,6 +189,27 @@ def update_memory(memory, segment, span: int, lengths=None):
     return ops.stop_gradient(memory)
 
 
+def append_segment(memories: dict, segment: dict, lengths=None) -> dict:
+    """The memories after a segment.
+
+    Args:
+        memories: a dict of those before it.
+        segment: what it adds to them: by the same names [B, T, ...], and
+            `position` [B] int32 after it, if it is to be in the result.
+        lengths: as for `update_memory`.
+
+    Returns:
+        A dict with the names of `segment`.
+    """
+    after = {}
+    for name, added in segment.items():
+        if name != POSITION:
+            memory = ops.cast(memories[name], added.dtype)
+            added = update_memory(memory, added, memory.shape[1], lengths)
+        after[name] = added
+    return after
+
+
 def take_slots(slots, start, count: int, ring: bool = False):
     """Some consecutive slots of each lane, from a slot of its own on.
 

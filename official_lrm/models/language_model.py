@@ -225,6 +225,7 @@ class TransformerXLLanguageModel(keras.Model):
         seed=None,
         rematerialize=False,
         projected_positions=None,
+        append=True,
     ):
         """Log-probabilities of given next tokens.
 
@@ -244,11 +245,13 @@ class TransformerXLLanguageModel(keras.Model):
             projected_positions: what `project_positions(T)` returned, for as
                 long as the weights are the same; None = computed here. Not in
                 training.
+            append: whether to append the segment to the memories; see
+                `TransformerXL.call`.
 
         Returns:
             log_probs: [B, T] float32, log p(targets[b, t] | tokens[b, :t + 1],
                 memory), natural logarithm.
-            memories: the dict after the segment.
+            memories: the dict after the segment, or the segment.
 
         Raises:
             ValueError: if the memories are not those of `spans`.
@@ -260,6 +263,7 @@ class TransformerXLLanguageModel(keras.Model):
             seed,
             rematerialize=rematerialize,
             projected_positions=projected_positions,
+            append=append,
         )
         log_probs = self.softmax(
             hidden, embedding=self.backbone.embedding, targets=targets
@@ -295,6 +299,7 @@ class TransformerXLLanguageModel(keras.Model):
         lengths=None,
         rematerialize=False,
         projected_positions=None,
+        append=True,
     ):
         """What the softmax makes logits of.
 
@@ -306,10 +311,11 @@ class TransformerXLLanguageModel(keras.Model):
             lengths: as for `call`.
             rematerialize: as for `score`.
             projected_positions: as for `score`.
+            append: as for `score`.
 
         Returns:
             hidden: [B, T, D] in the compute dtype.
-            memories: the dict after the segment.
+            memories: the dict after the segment, or the segment.
 
         Raises:
             ValueError: if the memories are not those of `spans`, or the
@@ -359,6 +365,7 @@ class TransformerXLLanguageModel(keras.Model):
             lengths=lengths,
             rematerialize=self._rematerialized(rematerialize),
             projected_positions=projected_positions,
+            append=append,
         )
 
     def project_positions(self, segment_length):

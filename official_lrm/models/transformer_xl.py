@@ -20,8 +20,8 @@ from official_lrm.memory.memory_format import MemoryFormat
 from official_lrm.memory.state import (
     POSITION,
     advance_position,
+    append_segment,
     mask_slots,
-    update_memory,
     valid_slots,
 )
 
@@ -151,6 +151,7 @@ class TransformerXL(keras.Model):
         lengths=None,
         rematerialize=None,
         projected_positions=None,
+        append=True,
     ):
         """Runs a segment.
 
@@ -175,10 +176,14 @@ class TransformerXL(keras.Model):
                 its activations again instead of holding them; None = never.
             projected_positions: as `project_positions` makes it for these
                 memories and this T; None = computed here. Not in training.
+            append: whether to append the segment to the memories. Who has a
+                gradient to compute first saves holding them twice.
 
         Returns:
             hidden: [B, T, D] in the compute dtype; undefined behind `lengths`.
-            memories: the dict after the segment, same names and shapes.
+            memories: the dict after the segment, same names and shapes; or,
+                without `append`, the segment that makes it of the old one
+                (`append_segment`).
         """
         num_queries = ops.shape(tokens)[1]
         position = memories[POSITION]
@@ -237,8 +242,11 @@ class TransformerXL(keras.Model):
                         name: mask_slots(tensor, valid)
                         for name, tensor in tensors.items()
                     }
-                memory, keys_values, tensors = self._remember(
-                    memory_format, layer, hidden, tensors, lengths
+                memory, keys_values, added = self._remember(
+                    memory_format, layer, hidden, tensors
+                )
+                tensors = (
+                    append_segment(tensors, added, lengths) if append else added
                 )
             hidden = block(
                 hidden,
@@ -315,30 +323,26 @@ class TransformerXL(keras.Model):
             tables[span] = table[size - keys :]
         return tables
 
-    def _remember(self, memory_format, layer, hidden, tensors, lengths):
+    def _remember(self, memory_format, layer, hidden, tensors):
         # What a layer attends to of its memory `tensors`, as a hidden memory
-        # or as all keys and values, and these tensors after the segment.
+        # or as all keys and values, and what the segment adds to them.
         attention = self.blocks[layer].attention
         if memory_format.content == "hidden":
             parts = {"memory": hidden}
         else:
             parts = slots_of(*attention.keys_values(hidden))
         kept = memory_format.encode(layer, parts)
-        updated = {
-            name: update_memory(tensor, kept[name], tensor.shape[1], lengths)
-            for name, tensor in tensors.items()
-        }
         memory = memory_format.decode(layer, tensors)
         if memory_format.content == "hidden" and memory_format.is_lossless:
-            return memory["memory"], None, updated
+            return memory["memory"], None, kept
         parts = memory_format.rounded(parts)
         context = {
             part: ops.concatenate([memory[part], parts[part]], axis=1)
             for part in parts
         }
         if memory_format.content == "hidden":
-            return None, attention.keys_values(context["memory"]), updated
-        return None, heads_of(context), updated
+            return None, attention.keys_values(context["memory"]), kept
+        return None, heads_of(context), kept
 
     def memory_format(self, content="hidden", dtype=None):
         """The MemoryFormat of this model's sizes.

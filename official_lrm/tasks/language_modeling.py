@@ -20,7 +20,11 @@ from official_lrm.data import (
     tokenize_split,
     write_shards,
 )
-from official_lrm.memory.state import POSITION, reset_lanes
+from official_lrm.memory.state import (
+    POSITION,
+    append_segment,
+    reset_lanes,
+)
 from official_lrm.models import TransformerXLLanguageModel
 from official_lrm.models.presets import TOKENIZER_FILE, load_preset_weights
 from official_lrm.tasks.gradient_accumulation import accumulate, check_groups
@@ -347,13 +351,14 @@ class LanguageModelingTask(base_task.Task):
         # of the weights that the mean is over.
         memories = reset_lanes(inputs["memories"], inputs["reset"])
         with tf.GradientTape() as tape:
-            log_probs, memories = model.score(
+            log_probs, segment = model.score(
                 inputs["tokens"],
                 inputs["targets"],
                 memories,
                 training=True,
                 seed=inputs["seed"],
                 rematerialize=self.task_config.model.rematerialize,
+                append=False,
             )
             weights = tf.cast(inputs["weights"] / targets, log_probs.dtype)
             loss = -tf.reduce_sum(log_probs * weights)
@@ -364,6 +369,9 @@ class LanguageModelingTask(base_task.Task):
             unconnected_gradients=tf.UnconnectedGradients.ZERO,
         )
         gradients = [tf.convert_to_tensor(value) for value in gradients]
+        # When the activations are gone, and not beside them.
+        with tf.control_dependencies(gradients):
+            memories = append_segment(memories, segment)
         return (loss, gradients), memories
 
     def _accumulated_gradients(self, inputs, model, targets, num_groups):

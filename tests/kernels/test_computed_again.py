@@ -12,6 +12,26 @@ def test_the_own_runtime_gets_the_tensor_itself():
     assert computed_again(tensor, later=tf.ones([2])) is tensor
 
 
+def test_a_copy_is_made_again_there_and_waits():
+    # Given a copy that is made for a result and, cheap, for one that is late,
+    @tf.function
+    def both(x, y):
+        early = tf.concat([x, y], 0)
+        later = tf.linalg.matmul(early, early, name="later")
+        again = computed_again(x, later=later, cheap=True)
+        return early, tf.concat([again, y], 0)
+
+    arguments = tf.ones([2, 4]), tf.zeros([2, 4])
+    graph = both.get_concrete_function(*arguments).graph
+    # then the second one has an operation of its own, behind the late one,
+    *_, second = (op for op in graph.get_operations() if op.type == "ConcatV2")
+    (waits,) = second.inputs[0].op.control_inputs
+    assert waits.name == "later"
+    # of the same values.
+    first, again = both(*arguments)
+    np.testing.assert_array_equal(first, again)
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64", "bfloat16"])
 @pytest.mark.parametrize("later", [0.0, -3.5, 1e30, np.inf])
 def test_values_and_dtype_stay(for_tpus, dtype, later):

@@ -12,6 +12,7 @@ import pytest
 import tensorflow as tf
 
 import official_lrm as lrm
+from official_lrm.memory import append_segment
 from official_lrm.models.transformer_xl import heads_of, slots_of
 
 UNEVEN = (5, 0, 11)
@@ -136,6 +137,23 @@ class TestKeysAndValues:
             np.testing.assert_allclose(
                 call(other, slots), call(model, memories), atol=1e-5
             )
+
+    @pytest.mark.parametrize(("content", "dtype"), FORMATS)
+    def test_a_segment_can_be_appended_later(
+        self, of_format, make_tokens, content, dtype
+    ):
+        model, tokens = of_format(content, dtype), make_tokens(2, 15)
+        _, memories = model(tokens[:, :7])
+        _, expected = model.score(tokens[:, 7:-1], tokens[:, 8:], memories)
+        _, segment = model.score(
+            tokens[:, 7:-1], tokens[:, 8:], memories, append=False
+        )
+        assert {x.shape[1:2] for x in segment.values()} == {(7,), ()}
+        appended = append_segment(memories, segment)
+        assert appended.keys() == expected.keys()
+        for name, value in expected.items():
+            assert dtype_of(appended[name]) == dtype_of(value)
+            np.testing.assert_array_equal(appended[name], value)
 
     def test_heads_and_slots_are_inverse(self):
         rng = np.random.default_rng(3)

@@ -9,6 +9,8 @@ import tensorflow as tf
 from official.core import task_factory
 
 from official_lrm.configs import resolve
+from official_lrm.memory import append_segment
+from official_lrm.tasks import language_modeling
 from official_lrm.tasks.gradient_accumulation import check_groups
 from official_lrm.training import parse_params
 
@@ -126,6 +128,22 @@ def test_rematerialisation_changes_nothing(take_step, layers):
     expected = take_step(2, dropout=0.3)
     step = take_step(2, dropout=0.3, rematerialize=layers)
     assert_close(step, expected, 1e-12)
+
+
+def test_memories_are_appended_to_when_the_gradients_are_there(
+    take_step, monkeypatch
+):
+    # Not before: they would be held beside the activations.
+    waits = []
+
+    def append(*arguments):
+        waits.extend(tf.no_op().control_inputs)
+        return append_segment(*arguments)
+
+    monkeypatch.setattr(language_modeling, "append_segment", append)
+    step = take_step(1)
+    variables = {name for name in step if "/" in name}
+    assert len(waits) == sum(not name.startswith("adam/") for name in variables)
 
 
 def test_groups_that_do_not_divide_the_lanes_are_refused(take_step):
