@@ -24,6 +24,7 @@ from official_lrm.data.symbol_tokenizer import SymbolTokenizer
 from official_lrm.data.tokenizers import tokenizer_from_config
 from official_lrm.data.word_tokenizer import WordTokenizer
 from official_lrm.progress import ProgressLine
+from official_lrm.temporary_path import temporary_path
 
 _FORMAT = 1
 _LOGGER = logging.getLogger(__name__)
@@ -148,7 +149,7 @@ def learn_tokenizer(
         tokenizer = SentencePieceTokenizer.learn(texts, vocab_size)
     with _cache_errors(path):
         os.makedirs(os.path.dirname(path), exist_ok=True)
-        temporary = f"{path}.{uuid.uuid4().hex}.tmp"
+        temporary = temporary_path(path)
         with open(temporary, "w") as stream:
             json.dump(tokenizer.get_config(), stream)
         os.replace(temporary, path)

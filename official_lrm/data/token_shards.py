@@ -13,12 +13,12 @@ may be deleted between runs: what is missing is written again.
 import dataclasses
 import hashlib
 import os
-import uuid
 
 import numpy as np
 
 from official_lrm.data.token_array import TokenArray
 from official_lrm.progress import ProgressLine
+from official_lrm.temporary_path import temporary_path
 
 # A whole shard is read for some thousand tokens of a lane: greater ones are
 # more to read and to hold, smaller ones more files.
@@ -180,7 +180,7 @@ def write_shards(tokens, parent, name, shard_bytes=_SHARD_BYTES):
 
 
 def _write_file(gfile, path, content):
-    temporary = f"{path}.{uuid.uuid4().hex}.tmp"
+    temporary = temporary_path(path)
     try:
         with gfile.GFile(temporary, "wb") as stream:
             stream.write(content)

@@ -20,11 +20,7 @@ from official_lrm.data import (
     tokenize_split,
     write_shards,
 )
-from official_lrm.memory.state import (
-    POSITION,
-    append_segment,
-    reset_lanes,
-)
+from official_lrm.memory.state import POSITION, append_segment, reset_lanes
 from official_lrm.models import TransformerXLLanguageModel
 from official_lrm.models.presets import TOKENIZER_FILE, load_preset_weights
 from official_lrm.tasks.gradient_accumulation import accumulate, check_groups

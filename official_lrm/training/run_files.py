@@ -2,11 +2,11 @@
 
 import os
 import tempfile
-import uuid
 
 import tensorflow as tf
 
 from official_lrm.models.presets import CONFIG_FILE
+from official_lrm.temporary_path import temporary_path
 
 
 def write_file(model_dir, name, text):
@@ -25,7 +25,7 @@ def write_file(model_dir, name, text):
     path = os.path.join(model_dir, name)
     try:
         tf.io.gfile.makedirs(model_dir)
-        temporary = _temporary(path)
+        temporary = temporary_path(path)
         with tf.io.gfile.GFile(temporary, "w") as stream:
             stream.write(text)
         tf.io.gfile.rename(temporary, path, overwrite=True)
@@ -49,14 +49,8 @@ def write_preset(model, tokenizer, folder):
         model.save_to_preset(scratch, tokenizer)
         for name in sorted(os.listdir(scratch), key=lambda n: n == CONFIG_FILE):
             path = os.path.join(folder, name)
-            temporary = _temporary(path)
+            temporary = temporary_path(path)
             tf.io.gfile.copy(
                 os.path.join(scratch, name), temporary, overwrite=True
             )
             tf.io.gfile.rename(temporary, path, overwrite=True)
-
-
-def _temporary(path):
-    # Training and evaluation beside it may write at once, in containers too,
-    # where processes have the same number.
-    return f"{path}.{uuid.uuid4().hex}.tmp"

@@ -174,7 +174,6 @@ class TestTokenizeSplit:
             tokenize()
             (name,) = folders(tmp_path)
             (tmp_path / name / "about.json").unlink()
-        calls = {"rename": os.rename, "rmtree": shutil.rmtree}
         other = []
 
         def after_the_other(call, *arguments, **options):
@@ -185,11 +184,8 @@ class TestTokenizeSplit:
             return call(*arguments, **options)
 
         for module, name in ((os, "rename"), (shutil, "rmtree")):
-            monkeypatch.setattr(
-                module,
-                name,
-                functools.partial(after_the_other, calls[name]),
-            )
+            call = functools.partial(after_the_other, getattr(module, name))
+            monkeypatch.setattr(module, name, call)
         cut = tokenize()
         cut_of_other, inode = other
         for tokens in (cut.tokens, cut_of_other.tokens):
