@@ -21,10 +21,10 @@ import numpy as np
 from official_lrm.data.byte_tokenizer import ByteTokenizer
 from official_lrm.data.sentencepiece_tokenizer import SentencePieceTokenizer
 from official_lrm.data.symbol_tokenizer import SymbolTokenizer
+from official_lrm.data.temporary_path import temporary_path
 from official_lrm.data.tokenizers import tokenizer_from_config
 from official_lrm.data.word_tokenizer import WordTokenizer
 from official_lrm.progress import ProgressLine
-from official_lrm.temporary_path import temporary_path
 
 _FORMAT = 1
 _LOGGER = logging.getLogger(__name__)

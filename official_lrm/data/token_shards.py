@@ -16,9 +16,9 @@ import os
 
 import numpy as np
 
+from official_lrm.data.temporary_path import temporary_path
 from official_lrm.data.token_array import TokenArray
 from official_lrm.progress import ProgressLine
-from official_lrm.temporary_path import temporary_path
 
 # A whole shard is read for some thousand tokens of a lane: greater ones are
 # more to read and to hold, smaller ones more files.

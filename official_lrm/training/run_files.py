@@ -5,8 +5,8 @@ import tempfile
 
 import tensorflow as tf
 
+from official_lrm.data.temporary_path import temporary_path
 from official_lrm.models.presets import CONFIG_FILE
-from official_lrm.temporary_path import temporary_path
 
 
 def write_file(model_dir, name, text):
