@@ -53,21 +53,23 @@ def gradients(model, state, inputs, targets, rematerialize=False, num_groups=1):
     """
 
     def loss_of(trainable, lanes, seed):
-        log_probs, memories = _score(
+        log_probs, segment = _score(
             model,
             {**state, "trainable": trainable},
             lanes,
             training=True,
             seed=seed,
             rematerialize=rematerialize,
+            append=False,
         )
         weights = (lanes["weights"] / targets).astype(log_probs.dtype)
-        return -jnp.sum(log_probs * weights), memories
+        return -jnp.sum(log_probs * weights), segment
 
     def group_gradients(lanes, seed):
-        (loss, memories), values = jax.value_and_grad(loss_of, has_aux=True)(
+        (loss, segment), values = jax.value_and_grad(loss_of, has_aux=True)(
             state["trainable"], lanes, seed
         )
+        memories = model.append_segment(lanes["memories"], segment, values)
         return (loss, values), memories
 
     lanes = {name: x for name, x in inputs.items() if name != "seed"}

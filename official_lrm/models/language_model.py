@@ -3,11 +3,14 @@
 import keras
 from keras import ops
 
+from official_lrm.kernels import computed_again
 from official_lrm.layers.adaptive_softmax import AdaptiveSoftmax
 from official_lrm.layers.attention_blocks import num_keys
 from official_lrm.layers.statistics_dtype import statistics_dtype
 from official_lrm.memory.spans import MemorySpans
 from official_lrm.memory.state import (
+    POSITION,
+    append_segment,
     check_memories,
     initial_memories,
     memory_specs,
@@ -245,8 +248,9 @@ class TransformerXLLanguageModel(keras.Model):
             projected_positions: what `project_positions(T)` returned, for as
                 long as the weights are the same; None = computed here. Not in
                 training.
-            append: whether to append the segment to the memories; see
-                `TransformerXL.call`.
+            append: whether to append the segment to the memories. Who has a
+                gradient to compute first saves holding them twice: see
+                `append_segment`.
 
         Returns:
             log_probs: [B, T] float32, log p(targets[b, t] | tokens[b, :t + 1],
@@ -269,6 +273,30 @@ class TransformerXLLanguageModel(keras.Model):
             hidden, embedding=self.backbone.embedding, targets=targets
         )
         return log_probs, memories
+
+    def append_segment(self, memories, segment, gradients):
+        """The memories after a segment, once its gradients are there.
+
+        XLA, which drops control dependencies, would else copy each memory of a
+        layer in front of the backward pass, in order to overwrite afterwards
+        the one that was donated to the step.
+
+        Args:
+            memories: a dict of those before the segment.
+            segment: what `score` gave of it without `append`.
+            gradients: of `trainable_variables`, in their order.
+
+        Returns:
+            A dict of the memories after it.
+        """
+        # The first variable is a bias of attention, to which all layers
+        # contribute: the first layer, which is the last to, as well.
+        read = {
+            name: computed_again(memory, later=gradients[0])
+            for name, memory in memories.items()
+            if name != POSITION
+        }
+        return append_segment(read, segment)
 
     def next_logits(self, tokens, memories=None, lengths=None):
         """Logits of the token after the segment only.

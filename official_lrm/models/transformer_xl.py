@@ -176,8 +176,7 @@ class TransformerXL(keras.Model):
                 its activations again instead of holding them; None = never.
             projected_positions: as `project_positions` makes it for these
                 memories and this T; None = computed here. Not in training.
-            append: whether to append the segment to the memories. Who has a
-                gradient to compute first saves holding them twice.
+            append: whether to append the segment to the memories.
 
         Returns:
             hidden: [B, T, D] in the compute dtype; undefined behind `lengths`.

@@ -20,7 +20,7 @@ from official_lrm.data import (
     tokenize_split,
     write_shards,
 )
-from official_lrm.memory.state import POSITION, append_segment, reset_lanes
+from official_lrm.memory.state import POSITION, reset_lanes
 from official_lrm.models import TransformerXLLanguageModel
 from official_lrm.models.presets import TOKENIZER_FILE, load_preset_weights
 from official_lrm.tasks.gradient_accumulation import accumulate, check_groups
@@ -367,7 +367,7 @@ class LanguageModelingTask(base_task.Task):
         gradients = [tf.convert_to_tensor(value) for value in gradients]
         # When the activations are gone, and not beside them.
         with tf.control_dependencies(gradients):
-            memories = append_segment(memories, segment)
+            memories = model.append_segment(memories, segment, gradients)
         return (loss, gradients), memories
 
     def _accumulated_gradients(self, inputs, model, targets, num_groups):

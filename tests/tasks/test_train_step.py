@@ -9,8 +9,7 @@ import tensorflow as tf
 from official.core import task_factory
 
 from official_lrm.configs import resolve
-from official_lrm.memory import append_segment
-from official_lrm.tasks import language_modeling
+from official_lrm.models import TransformerXLLanguageModel
 from official_lrm.tasks.gradient_accumulation import check_groups
 from official_lrm.training import parse_params
 
@@ -134,13 +133,13 @@ def test_memories_are_appended_to_when_the_gradients_are_there(
     take_step, monkeypatch
 ):
     # Not before: they would be held beside the activations.
-    waits = []
+    waits, append_segment = [], TransformerXLLanguageModel.append_segment
 
     def append(*arguments):
         waits.extend(tf.no_op().control_inputs)
         return append_segment(*arguments)
 
-    monkeypatch.setattr(language_modeling, "append_segment", append)
+    monkeypatch.setattr(TransformerXLLanguageModel, "append_segment", append)
     step = take_step(1)
     variables = {name for name in step if "/" in name}
     assert len(waits) == sum(not name.startswith("adam/") for name in variables)
