@@ -22,7 +22,7 @@ from official_lrm.training.params import write_params
 from official_lrm.training.run_files import write_preset
 from official_lrm.training.run_lock import run_lock
 from official_lrm.training.stop_request import StoppedError, StopRequest
-from official_lrm.training.strategies import build_strategy
+from official_lrm.training.strategies import build_strategy, check_runtime
 from official_lrm.training.trainer import LanguageModelTrainer
 from official_lrm.training.workers import Workers
 
@@ -227,7 +227,7 @@ def check_run(params, mode="train_and_eval") -> str:
     """
     if not resolve(params).train_steps:
         raise ValueError("trainer.train_steps must be at least 1; got 0.")
-    build_strategy(params.runtime)
+    check_runtime(params.runtime)
     task = task_factory.get_task(params.task)
     train = task.training_lanes()
     validation = ""

@@ -1,7 +1,10 @@
 """The tf.distribute.Strategy that a config asks for."""
 
+import contextlib
 import json
 import os
+import signal
+import threading
 
 import tensorflow as tf
 from absl import logging
@@ -11,6 +14,8 @@ from official.common import distribute_utils
 def build_strategy(runtime):
     """Builds the tf.distribute.Strategy of a Model Garden runtime config.
 
+    That of several workers waits for all of them.
+
     Args:
         runtime: RuntimeConfig.
 
@@ -18,30 +23,69 @@ def build_strategy(runtime):
         ValueError: if it asks for devices that are not there, or for several
             workers without saying which.
     """
+    check_runtime(runtime)
+    if len(tf.config.list_physical_devices("GPU")) and not runtime.num_gpus:
+        logging.warning(
+            "training on the CPU: runtime.num_gpus is 0, TensorFlow sees GPUs."
+        )
+    if runtime.worker_hosts:
+        distribute_utils.configure_cluster(
+            runtime.worker_hosts, runtime.task_index
+        )
+    with _sigterm_as_before():
+        return distribute_utils.get_distribution_strategy(
+            distribution_strategy=runtime.distribution_strategy,
+            all_reduce_alg=runtime.all_reduce_alg,
+            num_gpus=runtime.num_gpus,
+            num_packs=runtime.num_packs,
+            tpu_address=runtime.tpu,
+            **runtime.model_parallelism(),
+        )
+
+
+def check_runtime(runtime):
+    """Refuses a runtime config that no strategy can be built of.
+
+    Asks no other machine whether it is there.
+
+    Args:
+        runtime: RuntimeConfig.
+
+    Raises:
+        ValueError: as `build_strategy`.
+    """
     if runtime.distribution_strategy == "multi_worker_mirrored":
-        _configure_cluster(runtime)
+        _check_cluster(runtime)
     visible = len(tf.config.list_physical_devices("GPU"))
     if runtime.num_gpus > visible:
         raise ValueError(
             f"runtime.num_gpus must be at most {visible}, the GPUs that "
             f"TensorFlow sees; got {runtime.num_gpus}."
         )
-    if visible and not runtime.num_gpus:
-        logging.warning(
-            "training on the CPU: runtime.num_gpus is 0, TensorFlow sees %d.",
-            visible,
+    one = runtime.distribution_strategy == "one_device"
+    if runtime.num_gpus < 0 or (one and runtime.num_gpus > 1):
+        raise ValueError(
+            "runtime.num_gpus must be 0 or more, at most 1 for "
+            "runtime.distribution_strategy=one_device; got "
+            f"{runtime.num_gpus}."
         )
-    return distribute_utils.get_distribution_strategy(
-        distribution_strategy=runtime.distribution_strategy,
-        all_reduce_alg=runtime.all_reduce_alg,
-        num_gpus=runtime.num_gpus,
-        num_packs=runtime.num_packs,
-        tpu_address=runtime.tpu,
-        **runtime.model_parallelism(),
-    )
 
 
-def _configure_cluster(runtime):
+@contextlib.contextmanager
+def _sigterm_as_before():
+    """SIGTERM does afterwards what it did before, in the main thread.
+
+    TensorFlow's service of several workers takes it to tell others of a
+    preemption, which nobody asks for here: the process would outlive it.
+    """
+    handler = signal.getsignal(signal.SIGTERM)
+    yield
+    is_main = threading.current_thread() is threading.main_thread()
+    if is_main and handler is not None:  # None: not of Python.
+        signal.signal(signal.SIGTERM, handler)
+
+
+def _check_cluster(runtime):
     # TensorFlow waits for ever for a worker that a typing error invents.
     try:
         config = json.loads(os.environ.get("TF_CONFIG") or "{}")
@@ -83,6 +127,3 @@ def _configure_cluster(runtime):
                 "process's place in runtime.worker_hosts; got "
                 f"{runtime.task_index}."
             )
-        distribute_utils.configure_cluster(
-            runtime.worker_hosts, runtime.task_index
-        )

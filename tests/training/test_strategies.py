@@ -1,12 +1,17 @@
 """Which strategy a config asks for, and what is refused."""
 
 import json
+import os
+import signal
+import socket
+import subprocess
+import sys
 
 import pytest
 import tensorflow as tf
 from official.core import config_definitions as cfg
 
-from official_lrm.training.strategies import build_strategy
+from official_lrm.training.strategies import build_strategy, check_runtime
 from official_lrm.training.workers import Workers
 
 
@@ -80,6 +85,56 @@ def test_two_ways_at_once_are_refused(monkeypatch):
     )
     with pytest.raises(ValueError, match="not both"):
         build_strategy(runtime(worker_hosts="a:1", task_index=0))
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"distribution_strategy": "one_device", "num_gpus": -1},
+        {"distribution_strategy": "one_device", "num_gpus": 99},
+        {"distribution_strategy": "mirrored", "num_gpus": 99},
+    ],
+)
+def test_devices_that_are_not_there(fields):
+    with pytest.raises(ValueError, match="runtime.num_gpus must be") as error:
+        build_strategy(runtime(**fields))
+    assert "\n" not in str(error.value)
+
+
+def test_other_workers_are_not_waited_for_to_check():
+    check_runtime(runtime(worker_hosts="a:1,b:2", task_index=0))
+    assert "TF_CONFIG" not in os.environ
+
+
+_WORKER = """
+import sys, time
+from official.core import config_definitions as cfg
+from official_lrm.training.strategies import build_strategy, check_runtime
+build_strategy(cfg.RuntimeConfig(
+    distribution_strategy="multi_worker_mirrored",
+    worker_hosts=sys.argv[1],
+    task_index=0,
+))
+print("built", flush=True)
+time.sleep(600)
+"""
+
+
+def test_sigterm_ends_a_worker_that_does_not_train_yet():
+    """Given a worker that reads its text, or evaluates, when it is preempted,
+    then it ends: TensorFlow's own handler would have it go on."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        host = f"127.0.0.1:{server.getsockname()[1]}"
+    worker = subprocess.Popen(
+        [sys.executable, "-c", _WORKER, host], stdout=subprocess.PIPE
+    )
+    try:
+        assert worker.stdout.readline() == b"built\n"
+        worker.send_signal(signal.SIGTERM)
+        assert worker.wait(60) == -signal.SIGTERM
+    finally:
+        worker.kill()
+        worker.communicate()
 
 
 @pytest.mark.parametrize(
