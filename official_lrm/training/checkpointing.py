@@ -90,16 +90,20 @@ class MemoryCheckpointManager:
         self._trainer.close_progress()  # Orbit will say that it was saved.
         path = checkpoint_path(self.directory, step)
         replicas = self._trainer.local_memories()
-        self._together(path, lambda: self._write_memories(path, step, replicas))
+        self._together(path, lambda: self._clear(step))
+        self._together(path, lambda: self._write_memories(path, replicas))
         self._together(path, lambda: self._commit(path, step, options))
         self._last_step = step
         return path
 
-    def _write_memories(self, path, step, replicas):
-        # What an earlier run left torn at this step must not be mixed in.
-        if self._workers.num_processes == 1:
+    def _clear(self, step):
+        # What an earlier run left torn at this step must not be mixed in, by
+        # no worker.
+        if self._workers.is_chief:
             remove_checkpoint(self.directory, step)
         tf.io.gfile.makedirs(self.directory)
+
+    def _write_memories(self, path, replicas):
         if replicas:
             write_memories(path, self._workers, replicas)
 

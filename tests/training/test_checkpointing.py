@@ -3,6 +3,7 @@
 import logging as python_logging
 import os
 import types
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -403,6 +404,44 @@ def test_a_failing_disk_leaves_the_last_good_one(
         run / "ckpt-3"
     )
     assert train(again, 2) == losses[3:5]
+
+
+class _Killed(BaseException):
+    """What nothing catches."""
+
+
+@pytest.mark.parametrize("num_processes", [1, 2])
+def test_a_kill_mixes_no_memories_into_an_old_checkpoint(
+    saved, make_trainer, make_manager, train, monkeypatch, num_processes
+):
+    """Given a checkpoint of which one worker's memories were torn, when the
+    run that went on from the one before comes to its step and is killed
+    between memories and variables, then nothing takes the old variables for
+    those of the new memories."""
+    params, run, losses = saved
+    _flip(run / "ckpt-3.memories-00000-of-00001.data-00000-of-00001")
+    trainer = make_trainer(params)
+    manager = make_manager(trainer, run, max_to_keep=3)
+    # As the chief of several sees it, whose other workers do nothing.
+    workers = mock.Mock(wraps=manager._workers)
+    workers.num_processes, workers.is_chief = num_processes, True
+    workers.num_hosts, workers.process = 1, 0
+    workers.host_devices = manager._workers.host_devices
+    monkeypatch.setattr(manager, "_workers", workers)
+    assert manager.restore_or_initialize() == str(run / "ckpt-2")
+    train(trainer, 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            trainer.checkpoint, "write", mock.Mock(side_effect=_Killed)
+        )
+        with pytest.raises(_Killed):
+            manager.save(3)
+
+    again = make_trainer(params)
+    assert make_manager(again, run).restore_or_initialize() == str(
+        run / "ckpt-2"
+    )
+    assert train(again, 2) == losses[2:4]
 
 
 def test_another_number_of_replicas_deals_the_lanes_anew(
