@@ -21,8 +21,8 @@ import numpy as np
 from official_lrm.data.byte_tokenizer import ByteTokenizer
 from official_lrm.data.sentencepiece_tokenizer import SentencePieceTokenizer
 from official_lrm.data.symbol_tokenizer import SymbolTokenizer
-from official_lrm.data.temporary_path import temporary_path
 from official_lrm.data.tokenizers import tokenizer_from_config
+from official_lrm.data.whole_files import written_whole
 from official_lrm.data.word_tokenizer import WordTokenizer
 from official_lrm.progress import ProgressLine
 
@@ -149,10 +149,8 @@ def learn_tokenizer(
         tokenizer = SentencePieceTokenizer.learn(texts, vocab_size)
     with _cache_errors(path):
         os.makedirs(os.path.dirname(path), exist_ok=True)
-        temporary = temporary_path(path)
-        with open(temporary, "w") as stream:
+        with written_whole(path) as temporary, open(temporary, "w") as stream:
             json.dump(tokenizer.get_config(), stream)
-        os.replace(temporary, path)
     return tokenizer
 
 

@@ -16,8 +16,8 @@ import os
 
 import numpy as np
 
-from official_lrm.data.temporary_path import temporary_path
 from official_lrm.data.token_array import TokenArray
+from official_lrm.data.whole_files import written_whole
 from official_lrm.progress import ProgressLine
 
 # A whole shard is read for some thousand tokens of a lane: greater ones are
@@ -167,7 +167,11 @@ def write_shards(tokens, parent, name, shard_bytes=_SHARD_BYTES):
         for shard in range(count):
             path = shards.file_name(shard)
             if os.path.basename(path) not in present:
-                _write_file(gfile, path, content(shard))
+                with (
+                    written_whole(path, gfile) as temporary,
+                    gfile.GFile(temporary, "wb") as stream,
+                ):
+                    stream.write(content(shard))
                 progress.update(shard + 1)
     except tf.errors.OpError as error:
         raise OSError(
@@ -177,15 +181,3 @@ def write_shards(tokens, parent, name, shard_bytes=_SHARD_BYTES):
     finally:
         progress.close()
     return shards
-
-
-def _write_file(gfile, path, content):
-    temporary = temporary_path(path)
-    try:
-        with gfile.GFile(temporary, "wb") as stream:
-            stream.write(content)
-        gfile.rename(temporary, path, overwrite=True)
-    except BaseException:
-        if gfile.exists(temporary):
-            gfile.remove(temporary)
-        raise

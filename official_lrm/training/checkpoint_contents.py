@@ -163,5 +163,7 @@ def _unreadable(path, error):
 
 def reason_of(error) -> str:
     """The message of an exception on one line."""
-    text = getattr(error, "message", None) or str(error)
+    # Of TensorFlow, and of the operating system.
+    text = getattr(error, "message", None) or getattr(error, "strerror", None)
+    text = text or str(error)
     return " ".join(_OPERATION.sub("", text).split())

@@ -9,7 +9,29 @@ from official_lrm.training.checkpoint_contents import (
     UnreadableCheckpointError,
 )
 from official_lrm.training.loading import check_tokenizer
+from official_lrm.training.run_files import writing
 from official_lrm.training.stop_request import StoppedError
+
+
+class _Summaries(orbit.utils.SummaryManager):
+    """Orbit's, which names its folder when it cannot be written.
+
+    Args:
+        folder: of the summaries; None = none are written.
+        step: tf.Variable, the global step.
+    """
+
+    def __init__(self, folder, step):
+        super().__init__(folder, tf.summary.scalar, step)
+        self._folder = folder
+
+    def write_summaries(self, summary_dict):
+        with writing(self._folder):
+            super().write_summaries(summary_dict)
+
+    def flush(self):
+        with writing(self._folder):
+            super().flush()
 
 
 class TrainingController(orbit.Controller):
@@ -26,6 +48,10 @@ class TrainingController(orbit.Controller):
         self._train_steps = train_steps
         self._best = best
         self._write_interval = summary_interval or 1
+        for name in ("summary", "eval_summary"):
+            kwargs[f"{name}_manager"] = _Summaries(
+                kwargs.get(f"{name}_dir"), kwargs["global_step"]
+            )
         super().__init__(summary_interval=summary_interval, **kwargs)
 
     @property

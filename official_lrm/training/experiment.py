@@ -19,7 +19,7 @@ from official_lrm.training.checkpointing import MemoryCheckpointManager
 from official_lrm.training.controller import TrainingController
 from official_lrm.training.loading import read_tokenizer, write_tokenizer
 from official_lrm.training.params import write_params
-from official_lrm.training.run_files import write_preset
+from official_lrm.training.run_files import UnwritableError, write_preset
 from official_lrm.training.run_lock import run_lock
 from official_lrm.training.stop_request import StoppedError, StopRequest
 from official_lrm.training.strategies import build_strategy, check_runtime
@@ -86,7 +86,7 @@ def run_experiment(params, mode, model_dir, strategy=None):
     keras.config.set_dtype_policy(settings.dtype_policy)
     keras.utils.set_random_seed(settings.seed)
     with contextlib.ExitStack() as stack:
-        stack.enter_context(_lost_workers(workers, model_dir))
+        stack.enter_context(_naming_last_checkpoint(workers, model_dir))
         stack.enter_context(strategy.scope())
         task = task_factory.get_task(params.task, logging_dir=model_dir)
         _adopt_tokenizer(task, mode, model_dir)
@@ -174,10 +174,18 @@ def _train(runner, settings, best, workers, model_dir):
 
 
 @contextlib.contextmanager
-def _lost_workers(workers, model_dir):
-    """Tells of a worker that is gone, in whatever this one does with others."""
+def _naming_last_checkpoint(workers, model_dir):
+    """Tells of a full disk or a lost worker, and what is left to go on from.
+
+    In whatever this process does with others.
+    """
     try:
         yield
+    except UnwritableError as error:
+        last = newest_checkpoint(model_dir) or "none"
+        raise ValueError(
+            f"{error} The last good checkpoint is {last}."
+        ) from None
     except (tf.errors.UnavailableError, tf.errors.AbortedError) as error:
         if workers.num_processes == 1:
             raise

@@ -7,6 +7,8 @@ import socket
 
 from absl import logging
 
+from official_lrm.training.run_files import writing
+
 LOCK_FILE = "train.lock"
 
 
@@ -22,7 +24,8 @@ def run_lock(model_dir):
         model_dir: the folder; made if missing.
 
     Raises:
-        ValueError: if another process trains in it, or it cannot be written.
+        ValueError: if another process trains in it.
+        UnwritableError: if it cannot be written.
     """
     if "://" in model_dir:
         logging.warning(
@@ -33,17 +36,14 @@ def run_lock(model_dir):
         yield
         return
     path = os.path.join(model_dir, LOCK_FILE)
-    try:
+    with writing(model_dir):
         os.makedirs(model_dir, exist_ok=True)
         stream = _take(path)
-    except OSError as error:
-        raise ValueError(
-            f"model_dir {model_dir} cannot be written: {error.strerror}."
-        ) from None
+    holder = f"process {os.getpid()} on {socket.gethostname()}\n"
     with stream:
-        stream.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-        stream.flush()
         try:
+            with writing(model_dir):  # Unbuffered: closing it cannot fail.
+                os.write(stream.fileno(), holder.encode())
             yield
         finally:
             # While it is held: who waits for this file finds it gone.

@@ -1,6 +1,8 @@
 """A run by config, as tools/train.py does it."""
 
 import os
+import shutil
+from unittest import mock
 
 import keras
 import numpy as np
@@ -143,6 +145,43 @@ def test_a_dry_run_finds_what_a_run_would(params):
         setattr(getattr(wrong.task, section), name, value)
         with pytest.raises(ValueError, match=message):
             check_run(wrong)
+
+
+@pytest.mark.parametrize("what", ["summaries", "best preset"])
+def test_a_full_disk_names_the_last_good_checkpoint(
+    tmp_path, params, monkeypatch, what
+):
+    """Given a disk that is full from step 4 on, when something else than a
+    checkpoint is written to it, then one line names what and the last good
+    checkpoint, and the run goes on from there when there is space."""
+    folder = str(tmp_path / "run")
+
+    def fail(*_, **__):
+        raise tf.errors.ResourceExhaustedError(
+            None, None, "{{function_node x}} events; No space left on device"
+        )
+
+    with monkeypatch.context() as patch:
+        if what == "summaries":
+            real, calls = tf.summary.flush, []
+
+            def flush(writer):
+                calls.append(writer)
+                return real(writer) if len(calls) < 2 else fail()
+
+            patch.setattr(tf.summary, "flush", flush)
+            expected = f"{folder}/train cannot be written", f"{folder}/ckpt-2"
+        else:
+            patch.setattr(shutil, "disk_usage", lambda _: mock.Mock(free=1))
+            expected = f"{folder}/best cannot be written", f"{folder}/ckpt-4"
+        with pytest.raises(ValueError, match="No space left") as error:
+            run_experiment(params, "train_and_eval", folder)
+
+    assert str(error.value).startswith(expected[0])
+    assert str(error.value).endswith(f"last good checkpoint is {expected[1]}.")
+    assert "\n" not in str(error.value) and "{{" not in str(error.value)
+    trainer = run_experiment(params, "train_and_eval", folder)
+    assert int(trainer.global_step) == 6
 
 
 def test_folders_that_hold_no_model(tmp_path, params):

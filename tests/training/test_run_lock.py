@@ -95,6 +95,19 @@ def test_what_is_no_folder_is_one_line(tmp_path, folder):
     assert "\n" not in str(error.value)
 
 
+def test_a_full_disk_is_one_line_and_leaves_no_lock(tmp_path, monkeypatch):
+    def fail(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "write", fail)
+    with pytest.raises(ValueError) as error, run_lock(str(tmp_path)):
+        pass
+    assert str(error.value) == (
+        f"{tmp_path} cannot be written: No space left on device."
+    )
+    assert os.listdir(tmp_path) == []
+
+
 def test_a_remote_folder_is_not_locked_and_says_so(caplog):
     with run_lock("gs://bucket/run"):
         time.sleep(0)
