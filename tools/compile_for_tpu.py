@@ -92,6 +92,11 @@ def main():
         also=FLAGS["with"].value,
         sweep=FLAGS.sweep,
         output=FLAGS.output,
+        source={
+            "experiment": FLAGS.experiment,
+            "config_files": FLAGS.config_file,
+            "params_override": FLAGS.params_override,
+        },
     )
 
 

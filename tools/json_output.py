@@ -12,11 +12,15 @@ def check_output(path, flag="--output"):
         flag: that gave it.
 
     Raises:
-        ValueError: naming the flag and the folder that is not there.
+        ValueError: naming the flag and what stands in the way.
     """
     folder = os.path.dirname(path or "") or "."
     if not os.path.isdir(folder):
         raise ValueError(f"{flag}: there is no folder {folder}.")
+    if path and os.path.isdir(path):
+        raise ValueError(f"{flag} must be a file; {path} is a folder.")
+    if path and not os.access(folder, os.W_OK):
+        raise ValueError(f"{flag}: {folder} cannot be written to.")
 
 
 def write_output(path, figures):

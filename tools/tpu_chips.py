@@ -5,7 +5,7 @@ import dataclasses
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
-    """One core as JAX sees it: half a chip of v2 and v3, else a whole one.
+    """A device as JAX sees it: half a chip of v2 to v4, else a whole one.
 
     Attributes:
         name: as in the name of a topology.
@@ -42,7 +42,7 @@ CHIPS = {
     for chip in (
         Chip("v2", 46 / 2, 700 / 2),
         Chip("v3", 123 / 2, 900 / 2),
-        Chip("v4", 275, 1228),
+        Chip("v4", 275 / 2, 1228 / 2),
         Chip("v5e", 197, 819),
         Chip("v5p", 459, 2765),
         Chip("v6e", 918, 1640),

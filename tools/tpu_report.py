@@ -39,6 +39,7 @@ def report(
     also=(),
     sweep=False,
     output=None,
+    source=None,
 ):
     """Compiles and prints, row by row.
 
@@ -50,6 +51,7 @@ def report(
         also: of ALSO, options to compile each program with, too.
         sweep: whether to compile TABLE_1's numbers of long memories.
         output: a file for the figures as JSON, or None.
+        source: dict of where `params` are from, for the JSON; None = unknown.
 
     Raises:
         ValueError: naming what cannot be compiled.
@@ -89,11 +91,21 @@ def report(
         + ", ".join(f"{name} {value}" for name, value in lanes.items())
     )
     print(_HEADER + ("   paper GB, us/t" if sweep else ""), flush=True)
-    rows = []
+    figures = {
+        "topology": topology,
+        "cores": num_cores,
+        "teraflops_per_core": chip.teraflops,
+        "gigabytes_per_second_per_core": chip.gigabytes,
+        **versions,
+        **(source or {}),
+        "rows": [],
+        "verdicts": [],
+        "ratios": [],
+    }
 
-    def record(row):
-        rows.append(row)
-        write_output(output, {"topology": topology, **versions, "rows": rows})
+    def record(name, value):
+        figures[name].append(value)
+        write_output(output, figures)
 
     for variant in _swept(settings) if sweep else [settings]:
         for program in programs:
@@ -108,8 +120,14 @@ def report(
                 sweep,
                 record,
             )
-    if sweep:
-        _print_ratios(rows)
+    rows = figures["rows"]
+    for ratio in _ratios(rows) if sweep else ():
+        print(
+            "24:4 long memories, {program}, {options}: temporaries "
+            "{temporaries:.2f} (paper {paper_activations:.2f}), roofline time "
+            "{roofline_time:.2f} (paper {paper_time:.2f})".format(**ratio)
+        )
+        record("ratios", ratio)
     if killed := sum("killed" in row for row in rows):
         raise ValueError(
             f"{killed} of {len(rows)} programs were not compiled: see above."
@@ -180,45 +198,61 @@ def _compile_all(
             "spans": list(settings.spans),
             **dataclasses.asdict(options),
             "lanes_per_core": num_lanes,
+            "fits": None,  # As long as it is not known.
         }
+        if sweep:
+            gigabytes, microseconds = TABLE_1[row["num_long"]]
+            row["paper_activations_gb"] = gigabytes
+            row["paper_us_per_token"] = microseconds
         try:
             figures = tpu_compiler.compile_apart(
                 program, settings, options, topology, num_lanes
             )
         except DoesNotFit as error:
-            row["does_not_fit"] = str(error)
+            row["fits"], row["does_not_fit"] = False, str(error)
         except CompilerKilled as error:
             row["killed"] = str(error)
         else:
             lanes = (
-                settings.validation
-                if program == "evaluate"
-                else (settings.train)
+                settings.validation if program == "evaluate" else settings.train
             )
+            row["fits"] = True
             row |= _per_token(figures, num_lanes * lanes.segment_length, chip)
-        _print_row(row, options, sweep)
-        record(row)
+        _print_row(row, options)
+        record("rows", row)
         return row
 
     variants, everything = _variants(options, also, num_lanes, program)
     rows = [compile_one(variant) for variant in variants]
-    if "does_not_fit" in rows[0]:
+    if rows[0]["fits"] is False:
         # What would make it fit, the cheapest first.
         others, _ = _variants(options, ALSO, num_lanes, program)
         for variant in [*others[1:], everything]:
             tried = variant in variants
-            if not tried and not any("hbm_peak_bytes" in row for row in rows):
+            if not tried and not any(row["fits"] for row in rows):
                 variants.append(variant)
                 rows.append(compile_one(variant))
-        fitting = [
-            str(variant)
-            for variant, row in zip(variants, rows, strict=True)
-            if "hbm_peak_bytes" in row
-        ]
+    if rows[0]["fits"] is None:
+        return
+    fitting = [
+        str(variant)
+        for variant, row in zip(variants, rows, strict=True)
+        if row["fits"]
+    ]
+    verdict = {
+        "program": program,
+        "num_long": rows[0]["num_long"],
+        "options": str(options),
+        "fits_as": fitting[0] if fitting else None,
+    }
+    if not rows[0]["fits"]:
         print(
             f"{program} does not fit as {options}; "
             + (f"fits as {fitting[0]}" if fitting else "nothing makes it fit")
         )
+    elif not sweep:
+        print(f"{program} fits as {options}")
+    record("verdicts", verdict)
 
 
 def _per_token(figures, tokens, chip):
@@ -235,7 +269,7 @@ def _per_token(figures, tokens, chip):
     }
 
 
-def _print_row(row, options, sweep):
+def _print_row(row, options):
     text = f"{row['program']:<10}{row['num_long']:>4}  {str(options):<38}"
     if "does_not_fit" in row:
         print(f"{text}  does not fit: {row['does_not_fit']}", flush=True)
@@ -251,30 +285,34 @@ def _print_row(row, options, sweep):
         f"{row['gflop_per_token']:>8.2f}{row['mb_per_token']:>7.1f}"
         f"{row['roofline_us_per_token']:>6.0f}  {row['bound']:<7}"
     )
-    if sweep:
-        gigabytes, microseconds = TABLE_1[row["num_long"]]
-        text += f"  {gigabytes:>8.2f}, {microseconds}"
+    if "paper_us_per_token" in row:
+        text += f"  {row['paper_activations_gb']:>8.2f}, "
+        text += str(row["paper_us_per_token"])
     print(text, flush=True)
 
 
-def _print_ratios(rows):
+def _ratios(rows):
     # 24 to 4 long memories, of the same program and options.
     def key(row):
         names = (field.name for field in dataclasses.fields(Options))
-        return f"{row['program']}, {Options(*(row[name] for name in names))}"
+        return row["program"], str(Options(*(row[name] for name in names)))
 
     few = {key(row): row for row in rows if row["num_long"] == 4}
     for row in rows:
         other = few.get(key(row), {})
-        compiled = "hbm_peak_bytes" in row and "hbm_peak_bytes" in other
-        if row["num_long"] != 24 or not compiled:
-            continue
-        memory, time = (
-            row[name] / other[name]
-            for name in ("temporaries_bytes", "roofline_us_per_token")
-        )
-        print(
-            f"24:4 long memories, {key(row)}: "
-            f"temporaries {memory:.2f} (paper 3.09), roofline time "
-            f"{time:.2f} (paper 2.12)"
-        )
+        if row["num_long"] == 24 and row["fits"] and other.get("fits"):
+            program, options = key(row)
+            activations, time = (
+                many / some
+                for many, some in zip(TABLE_1[24], TABLE_1[4], strict=True)
+            )
+            yield {
+                "program": program,
+                "options": options,
+                "temporaries": row["temporaries_bytes"]
+                / other["temporaries_bytes"],
+                "roofline_time": row["roofline_us_per_token"]
+                / other["roofline_us_per_token"],
+                "paper_activations": activations,
+                "paper_time": time,
+            }

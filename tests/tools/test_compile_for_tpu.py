@@ -4,10 +4,14 @@ Keras has its JAX backend there.
 """
 
 import json
+import pathlib
+import subprocess
+import sys
 
 import pytest
 
 TOOL = "tools/compile_for_tpu.py"
+TOOLS = pathlib.Path(__file__).resolve().parents[2] / "tools"
 
 SMALL = {
     "task.model.num_layers": 2,
@@ -98,6 +102,48 @@ def test_the_step_holds_adam_and_the_gradient_does_not(compiled):
         + 2 * (5 * 128 * 128 + 4 * 128 + 2 * 128 * 256 + 256 + 128)
     )
     assert difference == pytest.approx(2 * parameters, rel=0.05)
+
+
+# Of a whole chip: TFLOP/s, GB/s to HBM.
+PEAKS = {
+    "v2:2x2": (46, 700),
+    "v3:2x2": (123, 900),
+    "v4:2x2x1": (275, 1228),
+    "v5e:2x2": (197, 819),
+    "v5p:2x2x1": (459, 2765),
+    "v6e:2x2": (918, 1640),
+}
+
+_PEAKS_OF_CHIPS = """
+import json, sys
+import tpu_environment
+tpu_environment.set_environment()
+from tpu_chips import chip_of
+from tpu_compiler import topology_devices
+peaks = {}
+for name in sys.argv[1:]:
+    devices = topology_devices(name)
+    chips = len({tuple(device.coords) for device in devices})
+    share = len(devices) / chips
+    chip = chip_of(name)
+    peaks[name] = chip.teraflops * share, chip.gigabytes * share
+print(json.dumps(peaks))
+"""
+
+
+def test_the_devices_of_a_chip_share_its_peaks():
+    """Given topologies whose chips are one device or two to the compiler,
+    when what each does at most is added up, then it is the chip's."""
+    pytest.importorskip("libtpu")
+    result = subprocess.run(
+        [sys.executable, "-c", _PEAKS_OF_CHIPS, *PEAKS],
+        cwd=TOOLS,
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stderr
+    peaks = json.loads(result.stdout.splitlines()[-1])
+    assert {name: tuple(x) for name, x in peaks.items()} == PEAKS
 
 
 def test_an_error_is_one_line(run_tool):

@@ -67,18 +67,47 @@ def sweep(tpu_report, output):
     )
 
 
-def test_what_does_not_fit_is_made_to(tpu_report, compile_with, capsys):
+def test_what_does_not_fit_is_made_to(
+    tpu_report, compile_with, capsys, tmp_path
+):
     # Given a step that only fits when lanes are worked through one by one,
     compile_with(lambda program, options, num_long: 20 / options.num_groups)
-    tpu_report.report(config(), "v3:2x2", ["train"])
+    output = tmp_path / "figures.json"
+    tpu_report.report(config(), "v3:2x2", ["train"], output=str(output))
     # then the cheaper ways are tried, and this one is named.
     out = capsys.readouterr().out
+    figures = json.loads(output.read_text())
+    assert [row["fits"] for row in figures["rows"]] == [False, False, True]
+    (verdict,) = figures["verdicts"]
+    assert verdict["fits_as"] == "float32, accumulate 2"
     assert "does not fit: needs 20.0GiB" in out
     assert "float32, rematerialize" in out
     assert "bfloat16" not in out
     assert out.splitlines()[-1] == (
         "train does not fit as float32; fits as float32, accumulate 2"
     )
+
+
+def test_what_fits_is_said_and_written(
+    tpu_report, compile_with, capsys, tmp_path
+):
+    compile_with(lambda program, options, num_long: 2)
+    output = tmp_path / "figures.json"
+    tpu_report.report(
+        config(),
+        "v3:2x2",
+        ["train", "evaluate"],
+        output=str(output),
+        source={"experiment": "lrm_enwik8", "config_files": ["a.yaml"]},
+    )
+    out = capsys.readouterr().out.splitlines()
+    assert "train fits as float32" in out
+    assert out[-1] == "evaluate fits as float32"
+    figures = json.loads(output.read_text())
+    assert figures["config_files"] == ["a.yaml"]
+    assert (figures["cores"], figures["teraflops_per_core"]) == (8, 61.5)
+    assert [v["fits_as"] for v in figures["verdicts"]] == ["float32"] * 2
+    assert all(row["hbm_peak_bytes"] == 2 * GIB for row in figures["rows"])
 
 
 def test_all_of_it_at_once_is_the_last_resort(tpu_report, compile_with, capsys):
@@ -106,6 +135,7 @@ def test_a_killed_compiler_costs_one_row(
     assert "the compiler was killed" in capsys.readouterr().out
     rows = json.loads(output.read_text())["rows"]
     assert [row["num_long"] for row in rows] == [24, 12, 4, 1, 0]
+    assert [row["fits"] for row in rows] == [True, None, True, True, True]
     assert ["killed" in row for row in rows] == [False, True] + [False] * 3
 
 
@@ -128,8 +158,14 @@ def test_a_sweep_is_table_1(tpu_report, compile_with, capsys, tmp_path):
     compile_with(lambda program, options, num_long: 1 + num_long / 10)
     output = tmp_path / "figures.json"
     sweep(tpu_report, output)
-    rows = json.loads(output.read_text())["rows"]
+    figures = json.loads(output.read_text())
+    rows = figures["rows"]
     assert [row["num_long"] for row in rows] == [24, 12, 4, 1, 0]
+    assert rows[2]["paper_activations_gb"] == 1.1
+    assert rows[2]["paper_us_per_token"] == 191
+    (ratio,) = figures["ratios"]
+    assert ratio["temporaries"] == pytest.approx(3.4 / 1.4)
+    assert ratio["paper_time"] == pytest.approx(2.12, abs=0.005)
     for row in rows:
         # 1 s of FLOPs and 0.1 s of bytes, for 384 tokens.
         assert row["roofline_us_per_token"] == pytest.approx(1e6 / 384)
@@ -152,6 +188,7 @@ def test_a_sweep_is_table_1(tpu_report, compile_with, capsys, tmp_path):
         ({"programs": ["step"]}, ["--programs", "train", "'step'"]),
         ({"also": ["luck"]}, ["--with", "rematerialize", "'luck'"]),
         ({"output": "missing/a.json"}, ["--output", "missing"]),
+        ({"output": str(TOOLS)}, ["--output", "file", "is a folder"]),
         (
             {"override": "trainer.gradient_accumulation_steps=3"},
             ["gradient_accumulation_steps", "1, 2;", "got 3"],
