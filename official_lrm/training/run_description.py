@@ -25,6 +25,8 @@ class RunDescription(tf.train.experimental.PythonState):
     """
 
     def __init__(self, current):
+        # As it comes back from a file.
+        current = json.loads(json.dumps(current))
         self.current = {"format": FORMAT, **current} if current else {}
         self.restored = {}
 
@@ -78,6 +80,16 @@ class RunDescription(tf.train.experimental.PythonState):
                     current[name],
                     consequence,
                 )
+        # What variables do not show. Older checkpoints do not have it.
+        for name, value in restored.get("model", {}).items():
+            if value != current["model"].get(name):
+                logging.warning(
+                    "task.model.%s was %s and is %s: the run goes on as "
+                    "another model.",
+                    name,
+                    value,
+                    current["model"].get(name),
+                )
         changed = [
             f"{name} {restored.get(name)} -> {current[name]}"
             for name in _LAYOUT
@@ -95,5 +107,12 @@ class RunDescription(tf.train.experimental.PythonState):
                 current["num_lanes"],
                 before,
                 now,
+            )
+        elif restored["memory_files"] != current["memory_files"]:
+            logging.warning(
+                "saved by %d hosts, resumed by %d with as many replicas: sums "
+                "are rounded differently.",
+                restored["memory_files"],
+                current["memory_files"],
             )
         return True

@@ -33,6 +33,14 @@ class _Silence:
         """Does nothing."""
 
 
+# Settings that say how a model begins, or are described for themselves.
+_NOT_OF_THE_MODEL = (
+    "spans",
+    "initializer_stddev",
+    "projection_initializer_stddev",
+)
+
+
 class LanguageModelTrainer(base_trainer.Trainer):
     """Model Garden's trainer with memories as loop variables.
 
@@ -138,6 +146,11 @@ class LanguageModelTrainer(base_trainer.Trainer):
             "memory_files": self._workers.num_hosts,
             "spans": list(self.model.spans),
             "dtype_policy": settings.dtype_policy,
+            "model": {
+                name: value
+                for name, value in settings.model.items()
+                if name not in _NOT_OF_THE_MODEL
+            },
             "seed": settings.seed,
             "gradient_accumulation_steps": settings.gradient_accumulation_steps,
             "optimizer": dataclasses.asdict(settings.optimizer),

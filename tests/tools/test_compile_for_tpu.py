@@ -84,8 +84,10 @@ def test_a_small_config_compiles_for_v3(compiled):
 def test_the_table_says_that_nothing_ran(compiled):
     stdout, figures = compiled
     assert stdout.startswith("compiled, not run: jax ")
-    rows = [line for line in stdout.splitlines() if "float32" in line]
-    assert len(rows) == len(figures["rows"])
+    lines = [line for line in stdout.splitlines() if "float32" in line]
+    verdicts = [line for line in lines if " fits as " in line]
+    assert len(lines) - len(verdicts) == len(figures["rows"])
+    assert len(verdicts) == len(figures["verdicts"]) == 3
 
 
 def test_the_step_holds_adam_and_the_gradient_does_not(compiled):

@@ -484,6 +484,58 @@ def test_another_number_of_replicas_deals_the_lanes_anew(
     assert train(second, 2) == expected
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"dropout": 0.3}, "task.model.dropout was 0.0 and is 0.3"),
+        ({"same_length": True}, "task.model.same_length was False and is True"),
+        ({"clamp_length": 4}, "task.model.clamp_length was None and is 4"),
+        ({}, None),
+        ({"initializer_stddev": 0.5}, None),
+    ],
+)
+def test_a_model_that_behaves_otherwise_goes_on_and_says_so(
+    tmp_path,
+    make_params,
+    make_trainer,
+    make_manager,
+    train,
+    caplog,
+    change,
+    message,
+):
+    """Given a run that is resumed with settings of the model that no variable
+    shows, when it is, then it goes on with its memories and names them."""
+    first = make_trainer(make_params())
+    train(first, 2)
+    make_manager(first, tmp_path / "run").save(2)
+    second = make_trainer(make_params(**change))
+
+    with caplog.at_level(python_logging.WARNING, "absl"):
+        make_manager(second, tmp_path / "run").restore_or_initialize()
+
+    told = [text for text in caplog.messages if "another model" in text]
+    assert [text.split(":")[0] for text in told] == ([message] * bool(message))
+    assert second.memories is not None
+
+
+def test_other_hosts_with_as_many_replicas_are_told_of(
+    tmp_path, make_params, make_trainer, make_manager, train, caplog
+):
+    first = make_trainer(make_params())
+    train(first, 1)
+    make_manager(first, tmp_path / "run").save(1)
+    second = make_trainer(make_params())
+    second._description.current["memory_files"] = 2  # As if there were two.
+
+    with caplog.at_level(python_logging.WARNING, "absl"):
+        make_manager(second, tmp_path / "run").restore_or_initialize()
+
+    assert any(
+        "saved by 1 hosts, resumed by 2" in text for text in caplog.messages
+    )
+
+
 def first_memories(path):
     reader = tf.train.load_checkpoint(f"{path}.memories-00000-of-00001")
     return {
