@@ -10,6 +10,8 @@ import tensorflow as tf
 from absl import logging
 from official.common import distribute_utils
 
+from official_lrm.training.checkpoint_contents import reason_of
+
 
 def build_strategy(runtime):
     """Builds the tf.distribute.Strategy of a Model Garden runtime config.
@@ -21,7 +23,7 @@ def build_strategy(runtime):
 
     Raises:
         ValueError: if it asks for devices that are not there, or for several
-            workers without saying which.
+            workers without saying which, or the TPU does not answer.
     """
     check_runtime(runtime)
     if len(tf.config.list_physical_devices("GPU")) and not runtime.num_gpus:
@@ -32,7 +34,7 @@ def build_strategy(runtime):
         distribute_utils.configure_cluster(
             runtime.worker_hosts, runtime.task_index
         )
-    with _sigterm_as_before():
+    with _sigterm_as_before(), _naming_tpu(runtime):
         return distribute_utils.get_distribution_strategy(
             distribution_strategy=runtime.distribution_strategy,
             all_reduce_alg=runtime.all_reduce_alg,
@@ -52,7 +54,7 @@ def check_runtime(runtime):
         runtime: RuntimeConfig.
 
     Raises:
-        ValueError: as `build_strategy`.
+        ValueError: as `build_strategy`, but for the TPU.
     """
     if runtime.distribution_strategy == "multi_worker_mirrored":
         _check_cluster(runtime)
@@ -83,6 +85,19 @@ def _sigterm_as_before():
     is_main = threading.current_thread() is threading.main_thread()
     if is_main and handler is not None:  # None: not of Python.
         signal.signal(signal.SIGTERM, handler)
+
+
+@contextlib.contextmanager
+def _naming_tpu(runtime):
+    try:
+        yield
+    except (OSError, ValueError, tf.errors.OpError) as error:
+        if runtime.distribution_strategy != "tpu":
+            raise
+        raise ValueError(
+            f"the TPU runtime.tpu={runtime.tpu!r} (--tpu) cannot be connected "
+            f"to: {reason_of(error)}"
+        ) from None
 
 
 def _check_cluster(runtime):

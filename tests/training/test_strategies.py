@@ -101,6 +101,27 @@ def test_devices_that_are_not_there(fields):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError("<urlopen error [Errno -2] Name or service not known>"),
+        tf.errors.UnavailableError(None, None, "failed to\nconnect"),
+    ],
+)
+def test_a_tpu_that_is_not_there_is_named(monkeypatch, error):
+    def fail(**_):
+        raise error
+
+    monkeypatch.setattr(
+        "official.common.distribute_utils.get_distribution_strategy", fail
+    )
+    with pytest.raises(ValueError, match="'nosuch' .--tpu. cannot") as told:
+        build_strategy(runtime(distribution_strategy="tpu", tpu="nosuch"))
+    assert "\n" not in str(told.value)
+    with pytest.raises(type(error)):
+        build_strategy(runtime(distribution_strategy="mirrored"))
+
+
 def test_other_workers_are_not_waited_for_to_check():
     check_runtime(runtime(worker_hosts="a:1,b:2", task_index=0))
     assert "TF_CONFIG" not in os.environ
