@@ -6,6 +6,8 @@ from tensorflow.python.framework.function_def_to_graph import (
     function_def_to_graph,
 )
 
+from official_lrm.kernels.backends import compiled_for_tpus
+
 
 def step_function(trainer):
     """One step as a concrete function of its inputs and memories."""
@@ -50,13 +52,43 @@ CASES = {
     "dropout": {"dropout": 0.1, "attention_dropout": 0.1},
     "cutoffs": {"cutoffs": [20, 90], "div_value": 2},
     "same_length": {"same_length": True, "clamp_length": 9},
+    "rematerialized": {"rematerialize": "long"},
+    "accumulated": {"gradient_accumulation_steps": 3},
+    "bfloat16": {"dtype": "bfloat16"},
 }
 
 
+@pytest.fixture
+def make_case(make_params, make_trainer):
+    """Returns make(name of a case) -> LanguageModelTrainer."""
+
+    def make(case):
+        fields = dict(CASES[case])
+        groups = fields.pop("gradient_accumulation_steps", 1)
+        params = make_params(**fields)
+        params.trainer.gradient_accumulation_steps = groups
+        return make_trainer(params)
+
+    return make
+
+
+@pytest.fixture(params=["CPU", "TPU"])
+def device(request, monkeypatch):
+    """Returns choose(), after which is traced what a device of it runs."""
+
+    def choose():
+        if request.param == "TPU":
+            default = type(tf.distribute.get_strategy())
+            monkeypatch.setattr(tf.distribute, "TPUStrategy", default)
+        assert compiled_for_tpus() == (request.param == "TPU")
+
+    return choose
+
+
 @pytest.mark.parametrize("case", CASES)
-def test_no_dimension_of_the_step_is_unknown(make_params, make_trainer, case):
-    trainer = make_trainer(make_params(**CASES[case]))
-    step, arguments = step_function(trainer)
+def test_no_dimension_of_the_step_is_unknown(make_case, case, device):
+    step, arguments = step_function(make_case(case))
+    device()
 
     graph = step.get_concrete_function(*arguments).graph
 
@@ -87,18 +119,19 @@ def test_an_unknown_dimension_is_found():
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_xla_compiles_the_step_as_one_program(make_params, make_trainer, case):
-    """Given a training step, when XLA compiles it (for the CPU), then it
-    loses what the step loses without it."""
-    expected = make_trainer(make_params(**CASES[case]))
+def test_xla_compiles_the_step_as_one_program(make_case, case, device):
+    """Given a training step as a CPU or a TPU runs it, when XLA compiles it
+    (for the CPU), then it loses what the step loses without it."""
+    expected = make_case(case)
     losses = [expected.train(tf.constant(1))["training_loss"] for _ in range(2)]
-    trainer = make_trainer(make_params(**CASES[case]))
+    trainer = make_case(case)
     step, (_, memories) = step_function(trainer)
+    device()
     compiled = tf.function(step.python_function, jit_compile=True)
 
     second = trainer.task.training_lanes().dataset(start_step=1)
     loss, _ = compiled(next(iter(second)), memories)
 
     # XLA draws other dropout masks from the same seed.
-    tolerance = 0.1 if case == "dropout" else 1e-5
+    tolerance = {"dropout": 0.1, "bfloat16": 0.02}.get(case, 1e-5)
     assert float(loss) == pytest.approx(losses[1], abs=tolerance)
