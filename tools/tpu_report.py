@@ -234,25 +234,30 @@ def _compile_all(
                 rows.append(compile_one(variant))
     if rows[0]["fits"] is None:
         return
-    fitting = [
-        str(variant)
-        for variant, row in zip(variants, rows, strict=True)
-        if row["fits"]
-    ]
-    verdict = {
-        "program": program,
-        "num_long": rows[0]["num_long"],
-        "options": str(options),
-        "fits_as": fitting[0] if fitting else None,
-    }
+    fits_as = next(
+        (
+            str(variant)
+            for variant, row in zip(variants, rows, strict=True)
+            if row["fits"]
+        ),
+        None,
+    )
     if not rows[0]["fits"]:
         print(
             f"{program} does not fit as {options}; "
-            + (f"fits as {fitting[0]}" if fitting else "nothing makes it fit")
+            + (f"fits as {fits_as}" if fits_as else "nothing makes it fit")
         )
     elif not sweep:
         print(f"{program} fits as {options}")
-    record("verdicts", verdict)
+    record(
+        "verdicts",
+        {
+            "program": program,
+            "num_long": rows[0]["num_long"],
+            "options": str(options),
+            "fits_as": fits_as,
+        },
+    )
 
 
 def _per_token(figures, tokens, chip):

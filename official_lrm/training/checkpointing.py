@@ -20,6 +20,7 @@ from official_lrm.training.checkpoint_files import (
     checkpoint_path,
     checkpoint_step,
     checkpoint_steps,
+    newest_checkpoint,
     prune_checkpoints,
     remove_checkpoint,
     write_state,
@@ -127,8 +128,7 @@ class MemoryCheckpointManager:
         reason = "another worker failed" if error is None else reason_of(error)
         if self._workers.is_chief:
             self._remove_torn(path)
-        steps = checkpoint_steps(self.directory)
-        last = checkpoint_path(self.directory, steps[-1]) if steps else "none"
+        last = newest_checkpoint(self.directory) or "none"
         raise ValueError(
             f"checkpoint {path} could not be written: {reason}. The last good "
             f"one is {last}."

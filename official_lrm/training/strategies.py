@@ -26,7 +26,7 @@ def build_strategy(runtime):
             workers without saying which, or the TPU does not answer.
     """
     check_runtime(runtime)
-    if len(tf.config.list_physical_devices("GPU")) and not runtime.num_gpus:
+    if tf.config.list_physical_devices("GPU") and not runtime.num_gpus:
         logging.warning(
             "training on the CPU: runtime.num_gpus is 0, TensorFlow sees GPUs."
         )

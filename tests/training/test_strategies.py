@@ -130,7 +130,7 @@ def test_other_workers_are_not_waited_for_to_check():
 _WORKER = """
 import sys, time
 from official.core import config_definitions as cfg
-from official_lrm.training.strategies import build_strategy, check_runtime
+from official_lrm.training.strategies import build_strategy
 build_strategy(cfg.RuntimeConfig(
     distribution_strategy="multi_worker_mirrored",
     worker_hosts=sys.argv[1],
